@@ -1,0 +1,73 @@
+"""Every error that this package raises, as one tree.
+
+::
+
+    LkUsersError
+    ├── Refused              before start: the user's input or surroundings; one line each, exit code 12
+    │   └── StackError       the embedded stack could not be had or started
+    ├── IllegalEvent         a bug of ours: an event that a session's step does not know
+    ├── RecordError          a record or journal line that cannot be read
+    └── WireError            what the network did to one session; a cause, never a crash
+        ├── HttpError        an answer other than 200
+        ├── UpgradeRefused   the server declined the WebSocket
+        └── ConnectionCut    reset, refused, closed or no answer
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class LkUsersError(Exception):
+    """Base of all errors of this package."""
+
+
+class Refused(LkUsersError):
+    """Refused before start. ``faults``: one clear line each."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = tuple(faults)
+
+
+class StackError(Refused):
+    """The embedded stack could not be found, built or started."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__([fault])
+
+
+class IllegalEvent(LkUsersError):
+    """An event that the step it met does not allow. Nothing was changed."""
+
+
+class RecordError(LkUsersError):
+    """A record or journal line that cannot be read."""
+
+
+class WireError(LkUsersError):
+    """What the network did to one session. ``cause`` is a short word or phrase for the record."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class HttpError(WireError):
+    """An HTTP answer other than 200. ``status``: its code; ``retry_after``: the header, if sent."""
+
+    def __init__(self, status: int, detail: str = "", retry_after: str = "") -> None:
+        super().__init__(f"HTTP {status}" + (f": {detail}" if detail else ""))
+        self.status = status
+        self.retry_after = retry_after
+
+
+class UpgradeRefused(HttpError):
+    """The server answered the WebSocket upgrade with something else."""
+
+
+class ConnectionCut(WireError):
+    """Refused, reset, closed or never answered."""
