@@ -1,0 +1,146 @@
+"""The generator's own health: what it measured of itself, and when that makes a run void.
+
+Lag is time that a loop was late. It is weighted by time, not by samples: a stall of 450 ms is one sample
+but weighs 450 ms, so a percentile says for how much of the window the loop was worse than that.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from lk_users.clock import NS_PER_MS, NS_PER_S
+from lk_users.errors import RecordError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lk_users.settings import Settings
+
+LAG_INTERVAL_NS = 10 * NS_PER_MS
+# An hour of samples; older ones are of bursts long decided.
+MAX_SAMPLES = 3600 * NS_PER_S // LAG_INTERVAL_NS
+
+
+@dataclass(frozen=True)
+class Lag:
+    """Loop lag over a window, percentiles weighted by time, in ms."""
+
+    p50: float = 0.0
+    p95: float = 0.0
+    max: float = 0.0
+
+
+class LagMeter:
+    """Lag of one loop: a timer due every ``LAG_INTERVAL_NS`` says how late it came."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[int, int]] = deque(maxlen=MAX_SAMPLES)
+
+    def add(self, now_ns: int, lag_ns: int) -> None:
+        """A tick at ``now_ns`` that was ``lag_ns`` late."""
+        self._samples.append((now_ns, max(0, lag_ns)))
+
+    def largest_ns(self, start_ns: int, end_ns: int) -> int:
+        """The largest lag of which any part fell into the window."""
+        return max((lag for now, lag in self._samples if now >= start_ns and now - lag <= end_ns), default=0)
+
+    def running_largest_ns(self, start_ns: int, ends_ns: Sequence[int]) -> list[int]:
+        """``largest_ns(start_ns, end)`` for each of many ends, in one pass over the samples."""
+        order = sorted(range(len(ends_ns)), key=ends_ns.__getitem__)
+        ticks = sorted((now - lag, lag) for now, lag in self._samples if now >= start_ns)
+        result = [0] * len(ends_ns)
+        largest, index = 0, 0
+        for position in order:
+            while index < len(ticks) and ticks[index][0] <= ends_ns[position]:
+                largest = max(largest, ticks[index][1])
+                index += 1
+            result[position] = largest
+        return result
+
+    def summary(self, start_ns: int, end_ns: int) -> Lag:
+        """Over the samples that touch the window."""
+        lags = sorted(lag for now, lag in self._samples if now >= start_ns and now - lag <= end_ns)
+        if not lags:
+            return Lag()
+        return Lag(
+            round(_weighted(lags, 0.50) / NS_PER_MS, 3),
+            round(_weighted(lags, 0.95) / NS_PER_MS, 3),
+            round(lags[-1] / NS_PER_MS, 3),
+        )
+
+
+def _weighted(lags: Sequence[int], share: float) -> int:
+    """The lag that was not exceeded for ``share`` of the time; ``lags`` in ascending order."""
+    total = sum(lag + LAG_INTERVAL_NS for lag in lags)
+    passed = 0
+    for lag in lags:
+        passed += lag + LAG_INTERVAL_NS
+        if passed >= share * total:
+            return lag
+    return lags[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trailer:
+    """A worker's last word on a burst: what it was given, what it recorded, and how well it was."""
+
+    worker: str
+    region: str
+    burst: int
+    intended: int
+    recorded: int
+    clock_offset_ms: float = 0.0
+    clock_uncertainty_ms: float = 0.0
+    lag: dict[str, Lag] = field(default_factory=dict)
+    """By loop (``asyncio``, ``gevent``), from T0 − 1 s to the last decision."""
+    start_lag: dict[str, Lag] = field(default_factory=dict)
+    """By loop, from T0 − 1 s to T0 + 5 s."""
+    cpu_s: float = 0.0
+    """CPU of the process from the start of building to the last decision."""
+    read_cpu_s: float = 0.0
+    """CPU of the reads after the burst and of the clean-up."""
+    rss_mb: float = 0.0
+    void: tuple[str, ...] = ()
+    """Reasons that only the worker knows, one clear line each."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: object) -> Trailer:
+        """Raises RecordError on anything that is not a trailer."""
+        if not isinstance(data, dict):
+            raise RecordError(f"not a trailer: {str(data)[:60]!r}")
+        known = {f.name for f in fields(cls)}
+        try:
+            values = {name: value for name, value in data.items() if name in known}
+            for name in ("lag", "start_lag"):
+                values[name] = {loop: Lag(**lag) for loop, lag in values.get(name, {}).items()}
+            values["void"] = tuple(values.get("void", ()))
+            return cls(**values)
+        except (TypeError, AttributeError) as exc:
+            raise RecordError(f"not a trailer: {exc}") from exc
+
+
+def worker_void_reasons(trailer: Trailer, settings: Settings) -> list[str]:
+    """Why this worker's figures can't be trusted; one clear line each, empty if they can."""
+    name = f"worker {trailer.worker} ({trailer.region})"
+    reasons = [f"{name}: {reason}" for reason in trailer.void]
+    for loop, lag in trailer.lag.items():
+        if lag.max > settings.max_stall_ms:
+            reasons.append(
+                f"{name}: its {loop} loop stalled for {lag.max:.0f} ms (--max-stall {settings.max_stall_ms:g}); "
+                "the generator was the bottleneck, so its figures say nothing about the target"
+            )
+    if trailer.clock_uncertainty_ms > settings.max_clock_uncertainty_ms:
+        reasons.append(
+            f"{name}: its clock is known only to ±{trailer.clock_uncertainty_ms:.0f} ms "
+            f"(--max-clock-uncertainty {settings.max_clock_uncertainty_ms:g})"
+        )
+    if trailer.recorded != trailer.intended:
+        reasons.append(
+            f"{name}: {trailer.recorded} records of {trailer.intended} sessions in burst {trailer.burst}"
+        )
+    return reasons

@@ -1,0 +1,95 @@
+"""The plan: settings → bursts → each session's ordinal, names and offset from T0. Pure.
+
+A worker works out its own sessions from its share, the first ordinal and a count: the master says no more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lk_users.clock import NS_PER_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lk_users.settings import Settings
+
+
+@dataclass(frozen=True)
+class Share:
+    """A worker's sessions of one burst: ordinals ``first`` to ``first + count - 1`` of ``total``."""
+
+    run_id: str
+    burst: int
+    first: int
+    count: int
+    total: int
+
+
+@dataclass(frozen=True)
+class PlannedSession:
+    """One session before it starts. ``offset_ns``: intended start, from T0."""
+
+    session_id: str
+    room: str
+    identity: str
+    burst: int
+    ordinal: int
+    offset_ns: int
+    engine: str
+    metadata: str
+    attributes: str
+    room_metadata: str
+
+
+def shares(run_id: str, burst: int, parked: Sequence[int]) -> list[Share]:
+    """One share for each worker, from how many users each has parked: exact, without gap or overlap."""
+    total = sum(parked)
+    result = []
+    first = 0
+    for count in parked:
+        result.append(Share(run_id, burst, first, count, total))
+        first += count
+    return result
+
+
+def sessions(share: Share, settings: Settings, region: str) -> Iterator[PlannedSession]:
+    """The sessions of a share, in the order of their start."""
+    for ordinal in range(share.first, share.first + share.count):
+        yield planned(share.run_id, share.burst, ordinal, settings, region)
+
+
+def planned(run_id: str, burst: int, ordinal: int, settings: Settings, region: str) -> PlannedSession:
+    """One session by its number."""
+    session_id = f"{run_id}-b{burst}-{ordinal}"
+    values = {
+        "session_id": session_id,
+        "engine": settings.engine,
+        "burst": str(burst),
+        "region": region,
+    }
+    return PlannedSession(
+        session_id=session_id,
+        room=room_name(run_id, burst, ordinal),
+        identity=f"user-{ordinal}",
+        burst=burst,
+        ordinal=ordinal,
+        offset_ns=offset_ns(ordinal, settings),
+        engine=settings.engine,
+        metadata=settings.metadata.render(ordinal, values),
+        attributes=settings.attributes.render(ordinal, values),
+        room_metadata=settings.room_metadata.render(ordinal, values),
+    )
+
+
+def room_name(run_id: str, burst: int, ordinal: int) -> str:
+    """Unique over runs: a room that existed before would keep its old dispatches."""
+    return f"lk-{run_id}-b{burst}-{ordinal}"
+
+
+def offset_ns(ordinal: int, settings: Settings) -> int:
+    """The intended start from T0: batch by batch, all of a batch at once."""
+    if settings.batch_size == 0:
+        return 0
+    return round(ordinal // settings.batch_size * settings.batch_delay_s * NS_PER_S)

@@ -1,0 +1,171 @@
+"""The record: all that is kept of one session, as one flat frozen value and one JSON line.
+
+Marks are nanoseconds from the intended start on the session's own monotonic clock. Phases are intervals
+between marks, a closed list: never stored, always derived, so that a report made from disk is the one that
+was made live.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from lk_users.errors import RecordError
+from lk_users.outcome import Finding, is_lost, outcome_of
+
+SCHEMA = 1
+
+
+class Mark(enum.StrEnum):
+    """A moment of a session, in the order in which a good one passes them."""
+
+    FIRED = "fired"
+    DISPATCHED = "dispatched"
+    CONNECTED = "connected"
+    MEDIA_UP = "media_up"
+    AGENT_JOINED = "agent_joined"
+    AGENT_SEEN = "agent_seen"
+    AGENT_ACTIVE = "agent_active"
+    AGENT_READY = "agent_ready"
+    AGENT_SPEAKING = "agent_speaking"
+    AGENT_TRACK = "agent_track"
+    FIRST_AUDIO = "first_audio"
+    FIRST_TEXT = "first_text"
+    WELCOMED = "welcomed"
+
+
+class Phase(enum.StrEnum):
+    """An interval that somebody can be asked about."""
+
+    DISPATCH_API = "dispatch_api"
+    USER_JOIN = "user_join"
+    MEDIA_SETUP = "media_setup"
+    SERVER_QUEUE = "server_queue"
+    ACCEPT_TO_JOIN = "accept_to_join"
+    AGENT_START = "agent_start"
+    SPEAK = "speak"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One session, from intended start to verdict."""
+
+    run_id: str
+    session_id: str
+    burst: int
+    ordinal: int
+    worker: str
+    region: str
+    engine: str
+    agent_name: str
+    dispatch: str
+    order: str
+    room: str
+    intended_wall_ns: int
+    """The intended start, T0 plus the session's offset, as Unix time. For display and database points."""
+    decided_ns: int = 0
+    """When the outcome stood, from the intended start."""
+    deadline_ns: int = 0
+    """``--session-timeout``, from the intended start: where a session that never got there counts."""
+    marks_ns: dict[str, int] = field(default_factory=dict)
+    joined_uncertainty_ns: int = 0
+    """How far ``agent_joined``, placed from the server's clock, can be off either way."""
+    created_at_ns: int = 0
+    """Server clock: its dispatch was stored. 0: not known."""
+    started_at_ns: int = 0
+    """Server clock: the job was offered to the worker that took it. 0: not known."""
+    joined_at_ns: int = 0
+    """Server clock, whole milliseconds: the agent joined. 0: not known."""
+    findings: dict[str, str] = field(default_factory=dict)
+    """Finding → cause, in the order of :mod:`lk_users.outcome`."""
+    evidence: dict[str, Any] = field(default_factory=dict)
+    lag_ms: float = 0.0
+    """The largest loop lag of its worker while it ran."""
+    room_sid: str = ""
+    dispatch_id: str = ""
+    job_id: str = ""
+    worker_id: str = ""
+    participant_sid: str = ""
+    agent_sid: str = ""
+    agent_identity: str = ""
+    schema: int = SCHEMA
+
+    @property
+    def outcome(self) -> Finding:
+        return outcome_of(Finding(name) for name in self.findings)
+
+    @property
+    def cause(self) -> str:
+        return self.findings.get(self.outcome, "")
+
+    @property
+    def welcomed(self) -> bool:
+        return Mark.WELCOMED in self.marks_ns
+
+    @property
+    def lost(self) -> bool:
+        return is_lost(self.outcome, welcomed=self.welcomed)
+
+    @property
+    def start_error_ns(self) -> int | None:
+        """How far from its intended start the first byte left; None if none did."""
+        return self.marks_ns.get(Mark.FIRED)
+
+    def phases_ns(self) -> dict[Phase, int]:
+        """Every phase whose two ends are known. Never negative: clocks that cross give 0."""
+        marks = self.marks_ns
+        spans: dict[Phase, tuple[int | None, int | None]] = {
+            Phase.DISPATCH_API: (marks.get(Mark.FIRED), marks.get(Mark.DISPATCHED)),
+            Phase.USER_JOIN: (self._join_written_ns(), marks.get(Mark.CONNECTED)),
+            Phase.MEDIA_SETUP: (marks.get(Mark.CONNECTED), marks.get(Mark.MEDIA_UP)),
+            Phase.SERVER_QUEUE: (self.created_at_ns or None, self.started_at_ns or None),
+            Phase.ACCEPT_TO_JOIN: (self.started_at_ns or None, self.joined_at_ns or None),
+            Phase.AGENT_START: (marks.get(Mark.AGENT_JOINED), marks.get(Mark.AGENT_TRACK)),
+            Phase.SPEAK: (
+                marks.get(Mark.AGENT_TRACK),
+                marks.get(Mark.FIRST_AUDIO, marks.get(Mark.FIRST_TEXT)),
+            ),
+        }
+        return {
+            phase: max(0, end - start)
+            for phase, (start, end) in spans.items()
+            if start is not None and end is not None
+        }
+
+    def _join_written_ns(self) -> int | None:
+        """When the join left: with the first write, or once the dispatch was answered."""
+        if self.order == "dispatch-first":
+            return self.marks_ns.get(Mark.DISPATCHED)
+        return self.marks_ns.get(Mark.FIRED)
+
+    def to_json(self) -> str:
+        """One line, keys in the order of the fields."""
+        return json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Record:
+        """The record of one line. Raises RecordError on anything else, and on another schema."""
+        try:
+            data = json.loads(line)
+        except ValueError as exc:
+            raise RecordError(f"not a JSON line: {line[:60]!r}") from exc
+        return cls.from_dict(data)
+
+    @classmethod
+    def from_dict(cls, data: object) -> Record:
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            raise RecordError(f"not a record of schema {SCHEMA}: {str(data)[:60]!r}")
+        unknown = data.keys() - {f.name for f in fields(cls)}
+        if unknown:
+            raise RecordError(f"unknown fields {sorted(unknown)}")
+        try:
+            record = cls(**data)
+            _ = record.outcome
+        except (TypeError, ValueError) as exc:
+            raise RecordError(f"not a record: {exc}") from exc
+        return record
+
+    def sort_key(self) -> tuple[int, int, str]:
+        return (self.burst, self.ordinal, self.session_id)

@@ -1,0 +1,435 @@
+"""All settings as frozen values, read once, every fault listed at once.
+
+Three kinds. *Run settings* come from the master and become one value at each ``test_start``: a Locust
+worker overwrites its custom options with the master's at each spawn. *Process settings* are each
+process's own. The *target* with its key and secret comes from each process's environment only, and never
+is an option, since Locust sends options to workers in the clear.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from lk_users.errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_N = TypeVar("_N", int, float)
+
+DISPATCHES: Final = ("api", "room", "token", "none")
+ORDERS: Final = ("dispatch-first", "join-first")
+RELEASES: Final = ("barrier", "free")
+ENGINES: Final = ("listen", "idle")
+WELCOME_ITEMS: Final = ("state", "track", "audio", "text")
+PLACEHOLDERS: Final = ("session_id", "engine", "burst", "region")
+RESTART_POLICIES: Final = ("", "on-failure", "never")
+URL_FORMS: Final = "must be ws://, wss://, http:// or https:// and a host, for example wss://lk.example.com"
+CLOUD_SUFFIX: Final = ".livekit.cloud"
+# LiveKit Cloud's limit on API requests is 1,000 a minute a project; the rest is left to everybody else.
+CLOUD_API_BUDGET_PER_MINUTE: Final = 900
+
+
+@dataclass(frozen=True)
+class Option:
+    """One Locust option. ``name`` without dashes; its variable is ``LK_`` + the name in capitals."""
+
+    name: str
+    default: str
+    help: str
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name
+
+    @property
+    def dest(self) -> str:
+        return self.name.replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        return "LK_" + self.dest.upper()
+
+
+RUN_OPTIONS: Final = (
+    Option("agent-name", "", "Agent to dispatch; empty: the unnamed agent."),
+    Option("dispatch", "", "How the agent is asked for: api, room, token or none. Default: api with a name."),
+    Option("order", "", "dispatch-first or join-first. Default: dispatch-first where there is a choice."),
+    Option("release", "barrier", "barrier: all at one T0. free: when Locust spawns a user, then in a loop."),
+    Option("engine", "listen", "How a session takes part: listen (hears), idle (does nothing; for benches)."),
+    Option("batch-size", "0", "Sessions a batch inside a burst; 0: all at T0."),
+    Option("batch-delay", "1.0", "Seconds between batches."),
+    Option("bursts", "1", "How many bursts a run has."),
+    Option("burst-interval", "0", "Seconds between the end of a burst and the next."),
+    Option("session-timeout", "120", "Seconds from the intended start to the latest verdict on a session."),
+    Option("welcome", "audio", "All of these make the welcome: state,track,audio,text."),
+    Option("welcome-timeout", "10", "Seconds after the agent joined; a later welcome is late."),
+    Option("watch", "0", "Seconds to go on observing after the welcome."),
+    Option("metadata", "", "JSON for the job; {session_id} etc. in strings; @file.jsonl cycles by ordinal."),
+    Option("attributes", "", "JSON object of strings: the user's participant attributes."),
+    Option("room-metadata", "", "JSON for the room."),
+    Option("deployment", "", "Deployment of the agent, as in the dispatch API."),
+    Option("restart-policy", "", "on-failure or never, as in the dispatch API."),
+    Option("api-budget", "", "API requests a minute. Default: 900 on LiveKit Cloud, else no limit."),
+    Option("slo", "count(lost) == 0; count(duplicate) == 0", "What makes the run a pass; ';' separates."),
+    Option("park-timeout", "120", "Seconds from all users spawned to all users ready."),
+    Option("trailer-timeout", "30", "Seconds to wait for the workers' last word."),
+    Option("max-start-error", "50", "Milliseconds, p99; beyond it the run is void."),
+    Option("max-stall", "1000", "Milliseconds the generator's loop may stall before the run is void."),
+    Option("max-clock-uncertainty", "250", "Milliseconds; beyond it the run is void."),
+)
+PROCESS_OPTIONS: Final = (
+    Option("region", "local", "Name of this process's region."),
+    Option("run-dir", "runs", "Folder for run folders."),
+    Option("allow-cloud", "", "yes: really load LiveKit Cloud (billed, and subject to its terms)."),
+    Option("influx-url", "", "InfluxDB 2 to stream to; its token comes from INFLUX_TOKEN."),
+    Option("influx-org", "", "InfluxDB organisation."),
+    Option("influx-bucket", "", "InfluxDB bucket."),
+)
+
+
+@dataclass(frozen=True)
+class Template:
+    """JSON text with placeholders inside string values; of several lines the ordinal picks one."""
+
+    lines: tuple[str, ...] = ()
+
+    def render(self, ordinal: int, values: Mapping[str, str]) -> str:
+        """The JSON text for one session; empty where there is no template."""
+        if not self.lines:
+            return ""
+        return json.dumps(_fill(json.loads(self.lines[ordinal % len(self.lines)]), values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One run, as every process of it sees it."""
+
+    users: int
+    agent_name: str = ""
+    dispatch: str = "api"
+    order: str = "dispatch-first"
+    release: str = "barrier"
+    engine: str = "listen"
+    batch_size: int = 0
+    batch_delay_s: float = 1.0
+    bursts: int = 1
+    burst_interval_s: float = 0.0
+    session_timeout_s: float = 120.0
+    welcome: frozenset[str] = frozenset({"audio"})
+    welcome_timeout_s: float = 10.0
+    watch_s: float = 0.0
+    metadata: Template = Template()
+    attributes: Template = Template()
+    room_metadata: Template = Template()
+    deployment: str = ""
+    restart_policy: str = ""
+    api_budget_per_minute: int = 0
+    slo: str = "count(lost) == 0; count(duplicate) == 0"
+    park_timeout_s: float = 120.0
+    trailer_timeout_s: float = 30.0
+    max_start_error_ms: float = 50.0
+    max_stall_ms: float = 1000.0
+    max_clock_uncertainty_ms: float = 250.0
+    options: Mapping[str, str] = field(default_factory=dict)
+    """The options as they were given, for the report."""
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], users: int, *, cloud: bool = False) -> Settings:
+        """From Locust's parsed options (by ``dest``). Raises Refused with every fault."""
+        faults: list[str] = []
+        read = _Reader(options, faults)
+        if users <= 0:
+            faults.append(f"--users {users}: a burst needs at least one user, for example -u 50")
+        agent_name = read.text("agent-name")
+        dispatch = read.choice("dispatch", ("", *DISPATCHES)) or ("api" if agent_name else "none")
+        order = read.choice("order", ("", *ORDERS))
+        faults += _dispatch_faults(agent_name, dispatch, order)
+        batch_size = read.whole("batch-size", least=0)
+        if batch_size > max(users, 0):
+            faults.append(f"--batch-size {batch_size}: larger than the burst of {users} (--users)")
+        settings = cls(
+            users=users,
+            agent_name=agent_name,
+            dispatch=dispatch,
+            order=order or ("dispatch-first" if dispatch in ("api", "room") else "join-first"),
+            release=read.choice("release", RELEASES),
+            engine=read.choice("engine", ENGINES),
+            batch_size=batch_size,
+            batch_delay_s=read.number("batch-delay"),
+            bursts=read.whole("bursts", least=1),
+            burst_interval_s=read.number("burst-interval"),
+            session_timeout_s=read.number("session-timeout", least=0.1),
+            welcome=read.items("welcome", WELCOME_ITEMS),
+            welcome_timeout_s=read.number("welcome-timeout"),
+            watch_s=read.number("watch"),
+            metadata=read.template("metadata"),
+            attributes=read.template("attributes", strings_only=True),
+            room_metadata=read.template("room-metadata"),
+            deployment=read.text("deployment"),
+            restart_policy=read.choice("restart-policy", RESTART_POLICIES),
+            api_budget_per_minute=read.budget("api-budget", CLOUD_API_BUDGET_PER_MINUTE if cloud else 0),
+            slo=read.text("slo"),
+            park_timeout_s=read.number("park-timeout", least=0.1),
+            trailer_timeout_s=read.number("trailer-timeout", least=0.1),
+            max_start_error_ms=read.number("max-start-error"),
+            max_stall_ms=read.number("max-stall"),
+            max_clock_uncertainty_ms=read.number("max-clock-uncertainty"),
+            options={option.name: read.text(option.name) for option in RUN_OPTIONS},
+        )
+        if faults:
+            raise Refused(faults)
+        return settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessSettings:
+    """What is this process's own, read once at ``init``."""
+
+    region: str = "local"
+    run_dir: Path = Path("runs")
+    allow_cloud: bool = False
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> ProcessSettings:
+        """From Locust's parsed options (by ``dest``). Raises Refused with every fault."""
+        faults: list[str] = []
+        read = _Reader(options, faults)
+        region = read.text("region")
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", region):
+            faults.append(f"--region {region!r}: use letters, digits, '.', '_' and '-', for example eu-west")
+        allow_cloud = read.choice("allow-cloud", ("", "no", "yes")) == "yes"
+        run_dir = Path(read.text("run-dir") or "runs")
+        fault = _folder_fault(run_dir)
+        if fault:
+            faults.append(fault)
+        if faults:
+            raise Refused(faults)
+        return cls(region=region, run_dir=run_dir, allow_cloud=allow_cloud)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The LiveKit server, and what opens it. Shown anywhere only by ``shown_url`` and ``shown_key``."""
+
+    host: str
+    port: int
+    tls: bool
+    path: str = ""
+    key: str = field(default="", repr=False)
+    secret: str = field(default="", repr=False)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Target:
+        """From LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET. Raises Refused with every fault."""
+        faults: list[str] = []
+        url = environ.get("LIVEKIT_URL", "").strip()
+        for name in ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"):
+            if not environ.get(name, "").strip():
+                faults.append(f"{name} is not set: export it in the environment of this process")
+        parts = urlsplit(url)
+        port: int | None = None
+        if not url:
+            faults.insert(0, "LIVEKIT_URL is not set: for example ws://127.0.0.1:7880, or run `make burst`")
+        else:
+            try:
+                port = parts.port
+            except ValueError:
+                parts = urlsplit("")
+            if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
+                faults.insert(0, f"LIVEKIT_URL {_shown(url)}: {URL_FORMS}")
+        if faults:
+            raise Refused(faults)
+        tls = parts.scheme in ("wss", "https")
+        return cls(
+            host=parts.hostname or "",
+            port=port or (443 if tls else 80),
+            tls=tls,
+            path=parts.path.rstrip("/"),
+            key=environ["LIVEKIT_API_KEY"].strip(),
+            secret=environ["LIVEKIT_API_SECRET"].strip(),
+        )
+
+    @property
+    def authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+    @property
+    def http_url(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.authority}{self.path}"
+
+    @property
+    def shown_url(self) -> str:
+        """Without user info and query."""
+        return f"{'wss' if self.tls else 'ws'}://{self.authority}{self.path}"
+
+    @property
+    def shown_key(self) -> str:
+        return self.key[:4] + "…"
+
+    @property
+    def cloud(self) -> bool:
+        return self.host.endswith(CLOUD_SUFFIX)
+
+    @property
+    def loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+class _Reader:
+    """Parses option strings; each fault becomes one line that names option, value and what would do."""
+
+    def __init__(self, options: Mapping[str, Any], faults: list[str]) -> None:
+        self._options = options
+        self._faults = faults
+        self._declared = {option.name: option for option in (*RUN_OPTIONS, *PROCESS_OPTIONS)}
+
+    def text(self, name: str) -> str:
+        option = self._declared[name]
+        value = self._options.get(option.dest)
+        return option.default if value is None else str(value).strip()
+
+    def choice(self, name: str, allowed: tuple[str, ...]) -> str:
+        value = self.text(name)
+        if value not in allowed:
+            names = ", ".join(item for item in allowed if item)
+            self._faults.append(f"--{name} {value}: unknown; use one of {names}")
+            return allowed[0]
+        return value
+
+    def number(self, name: str, least: float = 0.0) -> float:
+        return self._parsed(name, float, least, "a number")
+
+    def whole(self, name: str, least: int = 0) -> int:
+        return self._parsed(name, int, least, "a whole number")
+
+    def budget(self, name: str, default: int) -> int:
+        return self.whole(name, least=1) if self.text(name) else default
+
+    def items(self, name: str, allowed: tuple[str, ...]) -> frozenset[str]:
+        given = [item.strip() for item in self.text(name).split(",") if item.strip()]
+        unknown = [item for item in given if item not in allowed]
+        for item in unknown:
+            self._faults.append(f"--{name} {item}: unknown item; use any of {', '.join(allowed)}")
+        if not given:
+            self._faults.append(f"--{name}: empty; use any of {', '.join(allowed)}")
+        return frozenset(given)
+
+    def template(self, name: str, *, strings_only: bool = False) -> Template:
+        value = self.text(name)
+        if not value:
+            return Template()
+        lines = [value]
+        if value.startswith("@"):
+            try:
+                text = Path(value[1:]).read_text(encoding="utf-8")
+            except OSError as exc:
+                self._faults.append(f"--{name} {value}: cannot be read ({exc.strerror or exc})")
+                return Template()
+            lines = [line for line in text.splitlines() if line.strip()]
+            if not lines:
+                self._faults.append(f"--{name} {value}: the file is empty; use one JSON value a line")
+        for number, line in enumerate(lines, 1):
+            fault = _template_fault(line, strings_only=strings_only)
+            if fault:
+                where = f" line {number}" if value.startswith("@") else ""
+                self._faults.append(f"--{name} {value}{where}: {fault}")
+        return Template(tuple(lines))
+
+    def _parsed(self, name: str, kind: Callable[[str], _N], least: _N, what: str) -> _N:
+        value = self.text(name)
+        try:
+            number = kind(value)
+        except ValueError:
+            self._faults.append(f"--{name} {value}: not {what}")
+            return least
+        if not least <= number < float("inf"):
+            self._faults.append(f"--{name} {value}: must be {what} of at least {least:g}")
+            return least
+        return number
+
+
+def _dispatch_faults(agent_name: str, dispatch: str, order: str) -> list[str]:
+    faults = []
+    if dispatch in ("api", "room", "token") and not agent_name:
+        faults.append(f"--dispatch {dispatch}: needs --agent-name; without a name use --dispatch none")
+    if dispatch == "none" and agent_name:
+        faults.append(
+            f"--dispatch none: asks for the unnamed agent, but --agent-name is {agent_name}; "
+            "use api, room or token"
+        )
+    if dispatch in ("token", "none") and order == "dispatch-first":
+        faults.append(
+            f"--order dispatch-first: with --dispatch {dispatch} there is no request to write; use join-first"
+        )
+    if dispatch == "room" and order == "join-first":
+        faults.append(
+            "--order join-first: with --dispatch room the room must not exist before; use dispatch-first"
+        )
+    return faults
+
+
+def _template_fault(text: str, *, strings_only: bool) -> str:
+    try:
+        value = json.loads(text)
+    except ValueError as exc:
+        return f"not valid JSON ({exc})"
+    if strings_only and not (
+        isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+    ):
+        return 'must be an object of strings, for example {"plan": "scale"}'
+    for name in sorted(set(_placeholders(value))):
+        if name not in PLACEHOLDERS:
+            known = ", ".join("{" + item + "}" for item in PLACEHOLDERS)
+            return f"unknown placeholder {{{name}}}; known are {known}"
+    return ""
+
+
+def _placeholders(value: object) -> list[str]:
+    if isinstance(value, str):
+        return re.findall(r"\{([A-Za-z_][A-Za-z0-9_]*)\}", value)
+    if isinstance(value, dict):
+        return [name for item in value.values() for name in _placeholders(item)]
+    if isinstance(value, list):
+        return [name for item in value for name in _placeholders(item)]
+    return []
+
+
+def _fill(value: object, values: Mapping[str, str]) -> object:
+    if isinstance(value, str):
+        return re.sub(r"\{(" + "|".join(PLACEHOLDERS) + r")\}", lambda m: values[m.group(1)], value)
+    if isinstance(value, dict):
+        return {key: _fill(item, values) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, values) for item in value]
+    return value
+
+
+def _folder_fault(folder: Path) -> str:
+    """Why ``folder`` can't hold run folders; empty if it can. Makes it."""
+    probe = folder / f".lk-users-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as exc:
+        return f"--run-dir {folder}: cannot be written ({exc.strerror or exc}); name a folder that can"
+    return ""
+
+
+def _shown(url: str) -> str:
+    """The URL as it may be shown: without user info and query."""
+    return re.sub(r"//[^/@]*@", "//", url.split("?", 1)[0])
