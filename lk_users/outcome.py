@@ -36,7 +36,7 @@ while the session ran), ``rearmed`` (its connection was made again at or before 
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -106,7 +106,7 @@ class ExitCode(enum.IntEnum):
     REFUSED = 12
 
 
-EXIT_CODE_OF = {
+EXIT_CODE_OF: Final = {
     Verdict.PASS: ExitCode.PASS,
     Verdict.SLO_FAILED: ExitCode.SLO_FAILED,
     Verdict.VOID: ExitCode.VOID,

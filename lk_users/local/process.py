@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 POLL_S: Final = 0.05
 STOP_S: Final = 5.0
 _TAIL_BYTES: Final = 16_384
+_LINE_CHARS: Final = 400
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -55,7 +56,14 @@ def die_with_parent(*, many_files: bool = False) -> Callable[[], None]:
     return prepare
 
 
-def spawn(command: Sequence[str], *, env: Mapping[str, str], log: Path, many_files: bool = True) -> Child:
+def spawn(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    log: Path,
+    cwd: Path | None = None,
+    many_files: bool = False,
+) -> Child:
     """Start ``command`` with both outputs in ``log`` (made anew, readable by its owner only), no input.
 
     Call it from a thread that lives as long as the child shall (see ``die_with_parent``).
@@ -64,6 +72,7 @@ def spawn(command: Sequence[str], *, env: Mapping[str, str], log: Path, many_fil
         with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
             return subprocess.Popen(
                 command,
+                cwd=cwd,
                 env=dict(env),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -85,20 +94,30 @@ def signal_group(child: Child, number: int) -> bool:
     return True
 
 
+def ended(child: Child) -> int | None:
+    """The child's return code, None while it runs. The first to learn it ends what the child left behind."""
+    if child.returncode is None and child.poll() is not None:
+        # Now or never: once the group is empty, its number can become another program's.
+        signal_group(child, signal.SIGKILL)
+    return child.returncode
+
+
 def stop(child: Child, *, deadline_s: float = STOP_S, insist_after_s: float | None = None) -> None:
     """End the child and all that it started: SIGTERM, at the deadline SIGKILL. Harmless when it has ended.
 
     ``insist_after_s``: send a second SIGTERM then, for programs that take it as "now".
     """
+    if ended(child) is not None:
+        return
     started = time.monotonic()
-    if child.poll() is None:
+    try:
         child.terminate()
         if insist_after_s is not None and not _ended_within(child, insist_after_s):
             child.terminate()
         _ended_within(child, started + deadline_s - time.monotonic())
-    # Also what the child left behind in its group.
-    signal_group(child, signal.SIGKILL)
-    child.wait()
+    finally:
+        signal_group(child, signal.SIGKILL)
+        child.wait()
 
 
 def _ended_within(child: Child, timeout_s: float) -> bool:
@@ -133,5 +152,5 @@ def tail(log: Path, lines: int = 5) -> list[str]:
 
 def tail_in_words(log: Path, lines: int = 5) -> str:
     """The tail as part of a one-line message."""
-    found = tail(log, lines)
+    found = [line[:_LINE_CHARS] for line in tail(log, lines)]
     return f"the end of its log: {' | '.join(found)}" if found else "its log is empty"

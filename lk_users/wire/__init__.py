@@ -1,1 +1,1 @@
-"""wire"""
+"""What goes over the network, for users and the reference agent alike."""

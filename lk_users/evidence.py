@@ -1,0 +1,108 @@
+"""What was seen of a session: by its user in the room, and by the API afterwards. Frozen values, no rules.
+
+The rules that turn evidence into findings are in :mod:`lk_users.classify`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# How a participant tells the name of its agent: livekit-agents sets the first, the server the second.
+AGENT_NAME_ATTRIBUTES = ("lk.agent.name", "lk.agent_name")
+AGENT_STATE_ATTRIBUTE = "lk.agent.state"
+ON_BEHALF_ATTRIBUTE = "lk.publish_on_behalf"
+
+
+@dataclass(frozen=True)
+class ParticipantView:
+    """A participant as the server describes it."""
+
+    sid: str
+    identity: str
+    agent: bool
+    state: str
+    """``joining``, ``joined``, ``active`` or ``disconnected``."""
+    joined_at_ms: int
+    """Server's wall clock."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    microphones: tuple[str, ...] = ()
+    """Sids of its published microphone tracks."""
+    disconnect_reason: str = ""
+    region: str = ""
+
+    @property
+    def on_behalf_of(self) -> str:
+        """The identity for which it publishes (an avatar), or empty."""
+        return self.attributes.get(ON_BEHALF_ATTRIBUTE, "")
+
+    @property
+    def agent_state(self) -> str:
+        return self.attributes.get(AGENT_STATE_ATTRIBUTE, "")
+
+    def is_named(self, agent_name: str) -> bool:
+        """Is it the agent that was asked for? One that tells no name is given the benefit of the doubt."""
+        if not self.agent or self.on_behalf_of:
+            return False
+        names = {self.attributes[key] for key in AGENT_NAME_ATTRIBUTES if self.attributes.get(key)}
+        return not names or agent_name in names
+
+
+@dataclass(frozen=True)
+class JobView:
+    """One job of a dispatch, server clock in ns, 0 for what has not happened."""
+
+    job_id: str
+    worker_id: str
+    status: str
+    """``pending``, ``running``, ``success``, ``failed`` or ``cancelled``."""
+    started_at_ns: int = 0
+    ended_at_ns: int = 0
+    participant_identity: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class DispatchView:
+    """One dispatch of a room."""
+
+    dispatch_id: str
+    agent_name: str
+    created_at_ns: int = 0
+    jobs: tuple[JobView, ...] = ()
+
+
+@dataclass(frozen=True)
+class ServerView:
+    """What the API said after the burst. ``unread``: why it could not be asked; empty if it was."""
+
+    dispatches: tuple[DispatchView, ...] = ()
+    participants: tuple[ParticipantView, ...] | None = None
+    """None: not asked, since the user saw the agent itself."""
+    unread: str = ""
+
+    def dispatch_of(self, agent_name: str, dispatch_id: str) -> DispatchView | None:
+        """The session's own dispatch: by id where we know it, else by agent name."""
+        for view in self.dispatches:
+            if view.dispatch_id == dispatch_id:
+                return view
+        return next((view for view in self.dispatches if view.agent_name == agent_name), None)
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One agent that the user saw in its room; moments in ns from the intended start."""
+
+    sid: str
+    identity: str
+    named: bool
+    seen_ns: int
+    joined_at_ms: int
+    gone_ns: int | None = None
+    gone_reason: str = ""
+
+    def overlaps(self, other: Sighting) -> bool:
+        return self.seen_ns < (other.gone_ns or 1 << 62) and other.seen_ns < (self.gone_ns or 1 << 62)

@@ -1,0 +1,300 @@
+"""The run folder: read back, merged, and written.
+
+::
+
+    run.json          what was asked for, written before the first user
+    bursts.jsonl      one line a burst as it is announced: T0 and who takes part
+    workers/*.jsonl   each worker's journal (lk_users.sinks.jsonl)
+    records.jsonl     merged: one line for every intended session
+    summary.json, summary.md
+
+A folder whose run was killed reads like any other: what a worker did not record is recorded as lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from lk_users.clock import NS_PER_S
+from lk_users.errors import RecordError, Refused
+from lk_users.health import Trailer
+from lk_users.outcome import Finding
+from lk_users.plan import Share, offset_ns, planned
+from lk_users.record import Record
+from lk_users.settings import Settings
+from lk_users.sinks.jsonl import DECIDED, RECORD, SHARE, TRAILER, WORKERS_DIR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+_T = TypeVar("_T")
+
+SCHEMA: Final = 1
+RUN_FILE: Final = "run.json"
+BURSTS_FILE: Final = "bursts.jsonl"
+RECORDS_FILE: Final = "records.jsonl"
+SUMMARY_FILE: Final = "summary.json"
+MARKDOWN_FILE: Final = "summary.md"
+# May name files of another machine, and no report needs them.
+_TEMPLATE_OPTIONS: Final = ("metadata", "attributes", "room-metadata")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """What a run was asked to do. ``settings``: the options as given; ``started``: ISO 8601, UTC."""
+
+    run_id: str
+    started: str
+    settings: Mapping[str, str]
+    users: int
+    cloud: bool = False
+    target: Mapping[str, str] = field(default_factory=dict)
+    """``url`` and ``key`` as they may be shown."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    process: Mapping[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def write(self, run_dir: Path) -> None:
+        """Raises OSError."""
+        write_atomically(run_dir / RUN_FILE, json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def read(cls, run_dir: Path) -> RunInfo:
+        """Raises Refused where there is no run, RecordError where it cannot be read."""
+        try:
+            text = (run_dir / RUN_FILE).read_text(encoding="utf-8")
+        except OSError as exc:
+            raise Refused([f"{run_dir}: no run folder, {RUN_FILE} cannot be read ({exc.strerror})"]) from exc
+        return _built(cls, _object(text, RUN_FILE), RUN_FILE)
+
+    def run_settings(self) -> Settings:
+        """The settings of the run, without the templates. Raises Refused."""
+        options = {
+            name.replace("-", "_"): "" if name in _TEMPLATE_OPTIONS else value
+            for name, value in self.settings.items()
+        }
+        return Settings.from_options(options, self.users, cloud=self.cloud)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerShare:
+    """A worker's part of a burst: ordinals ``first`` to ``first + count - 1``."""
+
+    worker: str
+    region: str
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BurstInfo:
+    """One burst as it was announced. ``t0_wall_ns``: Unix time, for display; 0: not known."""
+
+    burst: int
+    t0_wall_ns: int
+    intended: int
+    workers: tuple[WorkerShare, ...] = ()
+
+    def append(self, run_dir: Path) -> None:
+        """One line at the end of the folder's list, by one write, so that it survives SIGKILL."""
+        line = json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":")) + "\n"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        fd = os.open(run_dir / BURSTS_FILE, flags, 0o644)
+        try:
+            os.write(fd, line.encode())
+        finally:
+            os.close(fd)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """All that a run folder holds, with exactly one record for each intended session."""
+
+    records: tuple[Record, ...]
+    trailers: tuple[Trailer, ...]
+    missing: tuple[str, ...]
+    """Ids of the sessions without a record of their own; ``records`` has them as generator_lost."""
+    intended: int
+    workers: tuple[tuple[str, str], ...]
+    """(worker, region) of all that had a share."""
+    bursts: tuple[BurstInfo, ...]
+    conflicts: tuple[str, ...]
+    """Ids of sessions that two workers recorded: somebody ran them twice."""
+
+
+@dataclass
+class _Found:
+    """What the journals say, as it is read. Of finals and provisionals of one session the first stands."""
+
+    final: dict[str, Record] = field(default_factory=dict)
+    decided: dict[str, Record] = field(default_factory=dict)
+    trailers: dict[tuple[str, int], Trailer] = field(default_factory=dict)
+    owners: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)
+    """(burst, ordinal) → (worker, region)."""
+    conflicts: set[str] = field(default_factory=set)
+
+    def own(self, burst: int, first: int, count: int, owner: tuple[str, str]) -> None:
+        for ordinal in range(first, first + count):
+            self.owners.setdefault((burst, ordinal), owner)
+
+    def add(self, record: Record, *, final: bool) -> None:
+        known = self.final if final else self.decided
+        first = known.setdefault(record.session_id, record)
+        if first.worker != record.worker:
+            self.conflicts.add(record.session_id)
+
+
+def read_bursts(run_dir: Path) -> list[BurstInfo]:
+    """The bursts that were announced, by number. Raises RecordError."""
+    path = run_dir / BURSTS_FILE
+    bursts = {}
+    for where, data in _lines(path) if path.exists() else ():
+        shares = [_built(WorkerShare, share, where) for share in data.pop("workers", ())]
+        burst = _built(BurstInfo, {**data, "workers": tuple(shares)}, where)
+        bursts[burst.burst] = burst
+    return [bursts[number] for number in sorted(bursts)]
+
+
+def merge(run_dir: Path, info: RunInfo, settings: Settings) -> Merged:
+    """One record for each intended session, in order of burst and ordinal. Raises RecordError.
+
+    Final records win over provisional ones. A session of a share that nobody recorded becomes a record
+    that says so.
+    """
+    found = _Found()
+    bursts = read_bursts(run_dir)
+    for burst in bursts:
+        for share in burst.workers:
+            found.own(burst.burst, share.first, share.count, (share.worker, share.region))
+    for path in sorted((run_dir / WORKERS_DIR).glob("*.jsonl")):
+        for where, data in _lines(path):
+            _take(found, data, where, path.stem)
+    records = {**found.decided, **found.final}
+    zeros = _zeros_ns(bursts, records.values(), settings)
+    missing = []
+    for (number, ordinal), (worker, region) in sorted(found.owners.items()):
+        lost = _lost(info, settings, number, ordinal, worker, region, zeros.get(number, 0))
+        if lost.session_id not in records:
+            records[lost.session_id] = lost
+            missing.append(lost.session_id)
+    return Merged(
+        records=tuple(sorted(records.values(), key=Record.sort_key)),
+        trailers=tuple(found.trailers[key] for key in sorted(found.trailers)),
+        missing=tuple(missing),
+        intended=_intended(bursts, found.owners),
+        workers=tuple(sorted(set(found.owners.values()))),
+        bursts=tuple(bursts),
+        conflicts=tuple(sorted(found.conflicts)),
+    )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The file is whole or as it was before. Raises OSError."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        # A lone surrogate out of a foreign error text is kept as its JSON escape.
+        with draft.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, object) for each line. A last line without its end was cut by a kill and is left out."""
+    lines = path.read_bytes().split(b"\n")
+    lines.pop()
+    for number, line in enumerate(lines, 1):
+        where = f"{path.name} line {number}"
+        yield where, _object(line.decode("utf-8", "replace"), where)
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except ValueError as exc:
+        raise RecordError(f"{where}: not JSON: {text[:60]!r}") from exc
+    if not isinstance(data, dict):
+        raise RecordError(f"{where}: not an object: {text[:60]!r}")
+    return data
+
+
+def _built(kind: Callable[..., _T], data: object, where: str) -> _T:
+    """A value of ``kind`` from the fields in ``data``. Raises RecordError, also on another schema."""
+    if not isinstance(data, dict) or data.get("schema", SCHEMA) != SCHEMA:
+        raise RecordError(f"{where}: not of schema {SCHEMA}: {str(data)[:60]!r}")
+    try:
+        return kind(**data)
+    except TypeError as exc:
+        raise RecordError(f"{where}: {exc}") from exc
+
+
+def _take(found: _Found, data: dict[str, Any], where: str, stem: str) -> None:
+    """One line of a journal."""
+    kind = data.get("kind")
+    try:
+        if kind == SHARE:
+            share = _built(Share, data.get("share"), where)
+            owner = (data.get("worker", stem), data.get("region", ""))
+            found.own(share.burst, share.first, share.count, owner)
+        elif kind in (DECIDED, RECORD):
+            found.add(Record.from_dict(data.get("record")), final=kind == RECORD)
+        elif kind == TRAILER:
+            trailer = Trailer.from_dict(data.get("trailer"))
+            found.trailers[trailer.worker, trailer.burst] = trailer
+        else:
+            raise RecordError(f"unknown kind {kind!r}")
+    except RecordError as exc:
+        text = str(exc)
+        raise RecordError(text if text.startswith(where) else f"{where}: {text}") from exc
+
+
+def _zeros_ns(
+    bursts: Sequence[BurstInfo], records: Iterable[Record], settings: Settings
+) -> dict[int, int]:
+    """T0 of each burst as Unix time: as announced, else as its first record has it."""
+    zeros: dict[int, int] = {}
+    for record in records:
+        zero_ns = record.intended_wall_ns - offset_ns(record.ordinal, settings)
+        zeros[record.burst] = min(zeros.get(record.burst, zero_ns), zero_ns)
+    return {**zeros, **{burst.burst: burst.t0_wall_ns for burst in bursts if burst.t0_wall_ns}}
+
+
+def _intended(bursts: Sequence[BurstInfo], owners: Mapping[tuple[int, int], object]) -> int:
+    """All ordinals that somebody was given, and what an announcement had beyond that."""
+    owned: dict[int, int] = defaultdict(int)
+    for number, _ in owners:
+        owned[number] += 1
+    for burst in bursts:
+        owned[burst.burst] = max(owned[burst.burst], burst.intended)
+    return sum(owned.values())
+
+
+def _lost(
+    info: RunInfo, settings: Settings, burst: int, ordinal: int, worker: str, region: str, zero_ns: int
+) -> Record:
+    """The record of a session of which its worker sent none."""
+    plan = planned(info.run_id, burst, ordinal, settings, region)
+    return Record(
+        run_id=info.run_id,
+        session_id=plan.session_id,
+        burst=burst,
+        ordinal=ordinal,
+        worker=worker,
+        region=region,
+        engine=plan.engine,
+        agent_name=settings.agent_name,
+        dispatch=settings.dispatch,
+        order=settings.order,
+        room=plan.room,
+        intended_wall_ns=zero_ns + plan.offset_ns if zero_ns else 0,
+        deadline_ns=round(settings.session_timeout_s * NS_PER_S),
+        findings={Finding.GENERATOR_LOST.value: f"its worker {worker} sent no record"},
+    )

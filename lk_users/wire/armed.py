@@ -1,0 +1,343 @@
+"""Connections that are open, and requests that are bytes, before T0: at T0 only ``write`` happens.
+
+What comes back is parsed by sans-IO parsers (h11, wsproto). A connection that the server closed while it
+waited is made again; one that turns out dead on the write is made again once and marked. Nothing else is
+ever retried: a retry that nobody sees would be time and dispatches that nobody can account for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import h11
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Ping,
+    RejectConnection,
+    RejectData,
+    Request,
+)
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+
+from lk_users.errors import ConnectionCut, HttpError, UpgradeRefused, WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lk_users.clock import Clock
+
+# An answer's body beyond this is not one of ours; its connection is cut rather than its bytes kept.
+MAX_BODY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to connect: resolved once, since a look-up inside the loop would need a thread."""
+
+    addresses: tuple[str, ...]
+    port: int
+    host_header: str
+    tls: ssl.SSLContext | None = None
+    server_name: str = ""
+
+    @classmethod
+    def resolve(cls, host: str, port: int, host_header: str, *, tls: bool) -> Endpoint:
+        """Look the host up (blocking). Raises ConnectionCut if it has no address."""
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as exc:
+            raise ConnectionCut(f"{host} cannot be resolved ({exc.strerror or exc})") from exc
+        addresses = tuple(dict.fromkeys(str(item[4][0]) for item in found))
+        context = ssl.create_default_context() if tls else None
+        return cls(addresses, port, host_header, context, host if tls else "")
+
+    async def connect(self, protocol: asyncio.Protocol) -> None:
+        """Open a connection to the first address that takes one. Raises ConnectionCut."""
+        loop = asyncio.get_running_loop()
+        cause = "no address"
+        for address in self.addresses:
+            try:
+                await loop.create_connection(
+                    lambda: protocol,
+                    address,
+                    self.port,
+                    ssl=self.tls,
+                    server_hostname=self.server_name or None,
+                )
+            except (TimeoutError, OSError) as exc:
+                cause = connection_cause(exc)
+            else:
+                return
+        raise ConnectionCut(cause)
+
+
+def connection_cause(exc: BaseException | None) -> str:
+    """A short phrase for why a connection could not be had or broke."""
+    if exc is None:
+        return "closed by the server"
+    if isinstance(exc, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(exc, (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)):
+        return "connection reset"
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"certificate not trusted ({exc.verify_message})"
+    if isinstance(exc, ssl.SSLError):
+        return f"TLS failed ({exc.reason or exc})"
+    if isinstance(exc, TimeoutError):
+        return "connection timed out"
+    return str(getattr(exc, "strerror", None) or exc)
+
+
+class Armed(asyncio.Protocol):
+    """One open connection with bytes to write. Subclasses parse the answer."""
+
+    def __init__(self, endpoint: Endpoint, clock: Clock) -> None:
+        self._endpoint = endpoint
+        self._clock = clock
+        self._transport: asyncio.Transport | None = None
+        self._loaded = b""
+        self._rearming: asyncio.Task[None] | None = None
+        self._heard = False
+        self.fired_ns: int | None = None
+        self.rearmed = False
+        self.closed = False
+
+    async def arm(self) -> None:
+        """Open the connection. Raises ConnectionCut."""
+        await self._endpoint.connect(self)
+
+    def load(self, data: bytes) -> None:
+        """What ``fire`` will write."""
+        self._loaded = data
+
+    def fire(self) -> int:
+        """Write what was loaded; the moment of it on the monotonic clock, in ns. The hot path."""
+        if self._transport is not None:
+            self._transport.write(self._loaded)
+        elif self._rearming is None:
+            self._rearm()
+        self.fired_ns = self._clock.monotonic_ns()
+        return self.fired_ns
+
+    def close(self) -> None:
+        """Drop the connection without another word. Idempotent."""
+        self.closed = True
+        if self._rearming is not None:
+            self._rearming.cancel()
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self.closed:
+            return
+        if self.fired_ns is None or not (self._heard or self.rearmed):
+            self._rearm()
+        else:
+            self.cut(ConnectionCut(connection_cause(exc)))
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = True
+        try:
+            self.received(data)
+        except (h11.RemoteProtocolError, RemoteProtocolError, LocalProtocolError) as exc:
+            self.closed = True
+            if self._transport is not None:
+                self._transport.abort()
+            self.cut(ConnectionCut(f"not understood: {exc}"))
+
+    def received(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def cut(self, error: WireError) -> None:
+        raise NotImplementedError
+
+    def write(self, data: bytes) -> None:
+        """Write now, if there still is a connection."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def _rearm(self) -> None:
+        self.rearmed = True
+        self._rearming = asyncio.get_running_loop().create_task(self._connect_again())
+
+    async def _connect_again(self) -> None:
+        try:
+            await self._endpoint.connect(self)
+        except WireError as exc:
+            # Before T0 the next try is due at the write itself.
+            if self.fired_ns is not None:
+                self.closed = True
+                self.cut(exc)
+        else:
+            if self.fired_ns is not None:
+                self.write(self._loaded)
+        finally:
+            self._rearming = None
+
+
+class ArmedRequest(Armed):
+    """One HTTP request. ``answered`` is called with the body, or with what went wrong."""
+
+    def __init__(
+        self, endpoint: Endpoint, clock: Clock, answered: Callable[[bytes | WireError], None]
+    ) -> None:
+        super().__init__(endpoint, clock)
+        self._answered: Callable[[bytes | WireError], None] | None = answered
+        self._http = h11.Connection(h11.CLIENT)
+        self._status = 0
+        self._retry_after = ""
+        self._body = bytearray()
+
+    def load_post(self, path: str, token: str, body: bytes) -> None:
+        """A protobuf POST as Twirp wants it."""
+        headers = [
+            ("Host", self._endpoint.host_header),
+            ("Authorization", f"Bearer {token}"),
+            ("Content-Type", "application/protobuf"),
+            ("Content-Length", str(len(body))),
+        ]
+        request = h11.Request(method="POST", target=path, headers=headers)
+        parts = (
+            self._http.send(request),
+            self._http.send(h11.Data(body)),
+            self._http.send(h11.EndOfMessage()),
+        )
+        self.load(b"".join(part for part in parts if part))
+
+    def received(self, data: bytes) -> None:
+        self._http.receive_data(data)
+        while True:
+            event = self._http.next_event()
+            if isinstance(event, h11.Response):
+                self._status = event.status_code
+                headers = {bytes(name): bytes(value) for name, value in event.headers}
+                self._retry_after = headers.get(b"retry-after", b"").decode("latin-1")
+            elif isinstance(event, h11.Data):
+                self._body += event.data
+                if len(self._body) > MAX_BODY_BYTES:
+                    self._finish(ConnectionCut("answer too large"))
+                    return
+            elif isinstance(event, h11.EndOfMessage):
+                self._finish(self._result())
+                return
+            elif event in (h11.NEED_DATA, h11.PAUSED):
+                return
+
+    def cut(self, error: WireError) -> None:
+        self._finish(error)
+
+    def _result(self) -> bytes | WireError:
+        if self._status == 200:
+            return bytes(self._body)
+        return HttpError(self._status, self._body[:200].decode("utf-8", "replace"), self._retry_after)
+
+    def _finish(self, result: bytes | WireError) -> None:
+        answered, self._answered = self._answered, None
+        self.close()
+        if answered is not None:
+            answered(result)
+
+
+class SocketListener(Protocol):
+    """What an armed WebSocket tells."""
+
+    def opened(self) -> None: ...
+
+    def message(self, data: bytes) -> None: ...
+
+    def lost(self, error: WireError) -> None: ...
+
+
+class ArmedSocket(Armed):
+    """One WebSocket whose upgrade request is written at ``fire``."""
+
+    def __init__(self, endpoint: Endpoint, clock: Clock, listener: SocketListener) -> None:
+        super().__init__(endpoint, clock)
+        self._listener = listener
+        self._ws = WSConnection(ConnectionType.CLIENT)
+        self._open = False
+        self._rejected: RejectConnection | None = None
+        self._body = bytearray()
+        self._partial = bytearray()
+
+    def load_upgrade(self, target: str, headers: Sequence[tuple[str, str]]) -> None:
+        """The upgrade request; ``target`` is path and query."""
+        extra = [(name.encode(), value.encode()) for name, value in headers]
+        self.load(self._ws.send(Request(host=self._endpoint.host_header, target=target, extra_headers=extra)))
+
+    def send(self, data: bytes) -> None:
+        """One binary message; nothing if the socket is not open (any more)."""
+        if self._open:
+            self.write(self._ws.send(BytesMessage(data=data)))
+
+    def hang_up(self) -> None:
+        """Close with a close frame."""
+        if self._open:
+            self._open = False
+            self.write(self._ws.send(CloseConnection(code=1000)))
+        self.close()
+
+    def received(self, data: bytes) -> None:
+        self._ws.receive_data(data)
+        for event in self._ws.events():
+            if self.closed:
+                return
+            if isinstance(event, BytesMessage):
+                self._message(event)
+            elif isinstance(event, AcceptConnection):
+                self._open = True
+                self._listener.opened()
+            elif isinstance(event, Ping):
+                self.write(self._ws.send(event.response()))
+            elif isinstance(event, CloseConnection):
+                self._end(ConnectionCut(f"closed by the server (code {event.code})"))
+            elif isinstance(event, RejectConnection):
+                self._rejected = event
+                if not event.has_body:
+                    self._end(self._refusal())
+            elif isinstance(event, RejectData):
+                self._body += event.data
+                if event.body_finished:
+                    self._end(self._refusal())
+
+    def cut(self, error: WireError) -> None:
+        self._end(self._refusal() if self._rejected is not None else error)
+
+    def _message(self, event: BytesMessage) -> None:
+        if event.message_finished and not self._partial:
+            self._listener.message(bytes(event.data))
+            return
+        self._partial += event.data
+        if event.message_finished:
+            data, self._partial = bytes(self._partial), bytearray()
+            self._listener.message(data)
+
+    def _refusal(self) -> WireError:
+        assert self._rejected is not None
+        headers = {bytes(name): bytes(value) for name, value in self._rejected.headers}
+        return UpgradeRefused(
+            self._rejected.status_code,
+            self._body[:200].decode("utf-8", "replace").strip(),
+            headers.get(b"retry-after", b"").decode("latin-1"),
+        )
+
+    def _end(self, error: WireError) -> None:
+        self._open = False
+        self.close()
+        self._listener.lost(error)

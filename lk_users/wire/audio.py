@@ -1,0 +1,50 @@
+"""Hearing: is this Opus audible? Decoded in the loop, and only until the first audible frame."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from av import CodecContext, Packet
+from av.error import FFmpegError
+
+# Louder than comfort noise and codec hiss (below -60 dBFS), quieter than any speech (above -35 dBFS).
+AUDIBLE_DBFS = -45.0
+# One loud frame is a click; 40 ms of it is a sound.
+AUDIBLE_FRAMES = 2
+SILENCE_DBFS = -120.0
+
+
+class Ear:
+    """Decodes one track until it is audible."""
+
+    def __init__(self) -> None:
+        self._decoder = CodecContext.create("libopus", "r")
+        self._loud = 0
+        self.packets = 0
+        self.loudest_dbfs = SILENCE_DBFS
+
+    def hear(self, payload: bytes) -> bool:
+        """Is the track audible with this payload? Its first of ``AUDIBLE_FRAMES`` loud frames counts."""
+        self.packets += 1
+        try:
+            frames = self._decoder.decode(Packet(payload))
+        except FFmpegError:
+            return False
+        for frame in frames:
+            level_dbfs = rms_dbfs(frame.to_ndarray())
+            self.loudest_dbfs = max(self.loudest_dbfs, level_dbfs)
+            self._loud = self._loud + 1 if level_dbfs >= AUDIBLE_DBFS else 0
+        return self._loud >= AUDIBLE_FRAMES
+
+    @property
+    def loud(self) -> bool:
+        """Was the last frame above the threshold?"""
+        return self._loud > 0
+
+
+def rms_dbfs(samples: np.ndarray) -> float:
+    """Level of a frame against full scale, floats or 16-bit integers."""
+    scale = 1.0 if samples.dtype.kind == "f" else 32768.0
+    power = float(np.mean(np.square(samples.astype(np.float32) / scale)))
+    return max(SILENCE_DBFS, 10 * math.log10(power)) if power > 0 else SILENCE_DBFS

@@ -1,0 +1,143 @@
+"""One WebRTC peer connection: the only module that knows aiortc (its private parts are in ``seams``)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aiortc import RTCSessionDescription
+from aiortc.sdp import candidate_from_sdp
+
+from lk_users.wire.seams import BundledPeerConnection, PacketReceiver
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aiortc import MediaStreamTrack, RTCIceServer
+
+RELIABLE = "_reliable"
+LOSSY = "_lossy"
+
+
+class PeerListener(Protocol):
+    """What a peer connection tells."""
+
+    def media_up(self) -> None:
+        """ICE and DTLS are up."""
+
+    def media_down(self, state: str) -> None:
+        """The connection failed or closed: ``failed`` or ``closed``."""
+
+    def packet(self, track_sid: str, payload: bytes) -> None:
+        """One RTP payload of an audio track."""
+
+    def data(self, message: bytes) -> None:
+        """One data channel message: a ``models.DataPacket``."""
+
+
+class Peer:
+    """A peer connection that listens, and publishes one audio track where it is given one.
+
+    ``addresses``: host addresses to offer, None for all of the machine's.
+    """
+
+    def __init__(
+        self, listener: PeerListener, addresses: Sequence[str] | None, *,
+        publish: MediaStreamTrack | None = None, ice_servers: Sequence[RTCIceServer] = (),
+    ) -> None:  # fmt: skip
+        self._listener = listener
+        self._pc = BundledPeerConnection(addresses, ice_servers)
+        self._publish = publish
+        self._reliable: Any = None
+        self._ended = False
+        self._tracks: dict[str, str] = {}
+        self._pc.on("connectionstatechange", self._state_changed)
+        self._pc.on("datachannel", self._channel_opened)
+
+    async def offer(self) -> str:
+        """The first offer of V1: data channels, and an audio section to hear (or to speak) on."""
+        self._reliable = self._pc.createDataChannel(RELIABLE, ordered=True)
+        lossy = self._pc.createDataChannel(LOSSY, ordered=False, maxRetransmits=0)
+        for channel in (self._reliable, lossy):
+            channel.on("message", self._message)
+        if self._publish is not None:
+            self._pc.addTransceiver(self._publish, direction="sendonly")
+        else:
+            self._pc.addTransceiver("audio", direction="recvonly")
+        return await self._local()
+
+    async def offer_again(self, more_audios: int) -> str:
+        """The offer that the server asks for when tracks come: with so many more audio sections."""
+        for _ in range(more_audios):
+            self._pc.addTransceiver("audio", direction="recvonly")
+        return await self._local()
+
+    async def accept(self, answer_sdp: str, tracks_by_mid: Mapping[str, str]) -> None:
+        """The server's answer, and which track each section carries."""
+        self._tracks.update(tracks_by_mid)
+        await self._pc.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
+        self._attach()
+
+    async def answer(self, offer_sdp: str, tracks_by_mid: Mapping[str, str]) -> str:
+        """Our answer to an offer of the server (the ``/rtc`` path)."""
+        self._tracks.update(tracks_by_mid)
+        await self._pc.setRemoteDescription(RTCSessionDescription(offer_sdp, "offer"))
+        self._attach()
+        return await self._local()
+
+    async def add_candidate(self, candidate_init: str) -> None:
+        """A trickled candidate, as the JSON of an RTCIceCandidateInit."""
+        init = json.loads(candidate_init)
+        if not init.get("candidate"):
+            return
+        candidate = candidate_from_sdp(init["candidate"].split(":", 1)[1])
+        candidate.sdpMid = init.get("sdpMid")
+        candidate.sdpMLineIndex = init.get("sdpMLineIndex")
+        await self._pc.addIceCandidate(candidate)
+
+    @property
+    def can_send(self) -> bool:
+        """Is the reliable data channel open?"""
+        return self._reliable is not None and self._reliable.readyState == "open"
+
+    def send(self, message: bytes) -> None:
+        self._reliable.send(message)
+
+    def local_ports(self) -> list[int]:
+        """The UDP ports of our own candidates."""
+        return [candidate.port for ice in self._pc.ice_connections() for candidate in ice.local_candidates]
+
+    async def close(self) -> None:
+        """Idempotent."""
+        self._ended = True
+        await self._pc.close()
+
+    async def _local(self) -> str:
+        await self._pc.setLocalDescription()
+        return str(self._pc.localDescription.sdp)
+
+    def _attach(self) -> None:
+        for transceiver in self._pc.getTransceivers():
+            receiver = transceiver.receiver
+            if transceiver.kind == "audio" and isinstance(receiver, PacketReceiver):
+                receiver.track_sid = self._tracks.get(transceiver.mid or "", "")
+                receiver.on_packet = self._packet
+
+    def _packet(self, receiver: PacketReceiver, payload: bytes) -> None:
+        self._listener.packet(receiver.track_sid, payload)
+
+    def _state_changed(self) -> None:
+        if self._ended:
+            return
+        state = self._pc.connectionState
+        if state == "connected":
+            self._listener.media_up()
+        elif state in ("failed", "closed"):
+            self._listener.media_down(state)
+
+    def _channel_opened(self, channel: Any) -> None:
+        channel.on("message", self._message)
+
+    def _message(self, message: bytes | str) -> None:
+        if isinstance(message, bytes):
+            self._listener.data(message)

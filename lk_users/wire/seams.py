@@ -1,0 +1,145 @@
+"""Private parts of aiortc and aioice that we reach into, all in this one place.
+
+Each has its reason here, a bound on the version in pyproject.toml, and a test in
+``tests/unit/test_seams.py`` that fails when a new version moves it.
+
+Receiver. aiortc decodes each track in a thread of its own. Hundreds of users would be hundreds of threads,
+and under gevent a "thread" of patched ``threading`` would run as a greenlet inside our loop's thread. Our
+receiver starts none and hands each RTP payload on, but keeps aiortc's own bookkeeping: without receiver
+reports and NACKs the server's connection score for the user falls to POOR within half a minute.
+
+Addresses. aioice offers every address of the machine but never 127.0.0.1. A server on loopback needs just
+that one, and it may be the only address there is.
+
+Ports. The kernel soon hands the UDP port of a closed connection to a new one. A server with one UDP port
+(``rtc.udp_port``) may still route that address to the old connection, and the new one stalls. So a closed
+session's socket stays bound, silent, until the server has forgotten it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCRtpReceiver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from aioice.ice import Connection
+    from aiortc import RTCIceServer, RTCRtpTransceiver
+    from aiortc.rtp import RtpPacket
+
+# A server drops a participant that left at once, and its ICE agent's own timers are 5 s and 10 s.
+PORT_QUARANTINE_S = 15.0
+
+
+def quiet_logs() -> None:
+    """Turn off the libraries' logs: aioice logs every candidate pair, and a log call takes a lock that
+    gevent patched, which must not be waited for in a native thread."""
+    for name in ("aioice", "aioice.ice", "aiortc"):
+        logging.getLogger(name).disabled = True
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(("aioice", "aiortc")):
+            logging.getLogger(name).disabled = True
+
+
+class PacketReceiver(RTCRtpReceiver):
+    """A receiver that decodes nothing and hands on what came."""
+
+    on_packet: Callable[[PacketReceiver, bytes], None] | None = None
+    track_sid: str = ""
+
+    async def receive(self, parameters: Any) -> None:
+        """As aiortc's own, without its decoder thread."""
+        private: Any = self
+        if private._RTCRtpReceiver__started:
+            return
+        for codec in parameters.codecs:
+            private._RTCRtpReceiver__codecs[codec.payloadType] = codec
+        for encoding in parameters.encodings:
+            if encoding.rtx:
+                private._RTCRtpReceiver__rtx_ssrc[encoding.rtx.ssrc] = encoding.ssrc
+        private._RTCRtpReceiver__transport._register_rtp_receiver(self, parameters)
+        private._RTCRtpReceiver__rtcp_task = asyncio.ensure_future(self._run_rtcp())
+        private._RTCRtpReceiver__started = True
+
+    async def _handle_rtp_packet(self, packet: RtpPacket, arrival_time_ms: int) -> None:
+        await super()._handle_rtp_packet(packet, arrival_time_ms)
+        if self.on_packet is not None and packet.payload:
+            self.on_packet(self, packet.payload)
+
+
+class BundledPeerConnection(RTCPeerConnection):
+    """An aiortc peer connection with our receivers, one transport and chosen host addresses.
+
+    ``addresses``: the host addresses to offer; None leaves the choice to aioice.
+    """
+
+    def __init__(self, addresses: Sequence[str] | None, ice_servers: Sequence[RTCIceServer] = ()) -> None:
+        # An empty list, not None: aiortc's default is a public STUN server.
+        super().__init__(
+            RTCConfiguration(iceServers=list(ice_servers), bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
+        )
+        self._host_addresses = None if addresses is None else list(addresses)
+
+    def _RTCPeerConnection__createTransceiver(  # noqa: N802
+        self, direction: str, kind: str, sender_track: Any = None
+    ) -> RTCRtpTransceiver:
+        transceiver = super()._RTCPeerConnection__createTransceiver(direction, kind, sender_track)  # type: ignore[misc]
+        receiver = PacketReceiver(kind, transceiver.receiver.transport)
+        receiver._set_rtcp_ssrc(transceiver.sender._ssrc)
+        transceiver._RTCRtpTransceiver__receiver = receiver
+        self._prepare_transports()
+        return transceiver  # type: ignore[no-any-return]
+
+    def createDataChannel(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802
+        channel = super().createDataChannel(*args, **kwargs)
+        self._prepare_transports()
+        return channel
+
+    async def setRemoteDescription(self, description: Any) -> None:  # noqa: N802
+        await super().setRemoteDescription(description)
+        self._prepare_transports()
+
+    def ice_connections(self) -> list[Connection]:
+        return [
+            transport.iceGatherer._connection
+            for transport in self._RTCPeerConnection__iceTransports  # type: ignore[attr-defined]
+        ]
+
+    def _prepare_transports(self) -> None:
+        for connection in self.ice_connections():
+            if not isinstance(getattr(connection, "lk_addresses", None), _Chosen):
+                connection.lk_addresses = _Chosen(connection, self._host_addresses)  # type: ignore[attr-defined]
+
+
+class _Chosen:
+    """Wraps one ICE connection's gathering: our addresses, and sockets that outlive the connection."""
+
+    def __init__(self, connection: Connection, addresses: list[str] | None) -> None:
+        self._connection = connection
+        self._addresses = addresses
+        self._gather = connection.get_component_candidates
+        connection.get_component_candidates = self.gather  # type: ignore[method-assign]
+
+    async def gather(self, component: int, addresses: list[str], timeout: int = 5) -> list[Any]:  # noqa: ASYNC109
+        chosen = addresses if self._addresses is None else self._addresses
+        candidates = await self._gather(component, chosen, timeout)
+        for protocol in self._connection._protocols:
+            protocol.close = _Quarantine(protocol).close  # type: ignore[method-assign]
+        return candidates
+
+
+class _Quarantine:
+    """Closes a UDP socket late, so that its port is not used again while a server may remember it."""
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+
+    async def close(self) -> None:
+        transport = self._protocol.transport
+        transport.set_protocol(asyncio.DatagramProtocol())
+        asyncio.get_running_loop().call_later(PORT_QUARANTINE_S, transport.close)
+        self._protocol.connection_lost(None)
