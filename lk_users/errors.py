@@ -6,6 +6,7 @@
     ├── Refused              before start: the user's input or surroundings; one line each, exit code 12
     │   └── StackError       the embedded stack could not be had or started
     ├── IllegalEvent         a bug of ours: an event that a session's step does not know
+    ├── SessionFailed        how Locust is told the outcome of a session that is not ok
     ├── RecordError          a record or journal line that cannot be read
     └── WireError            what the network did to one session; a cause, never a crash
         ├── HttpError        an answer other than 200
@@ -42,6 +43,10 @@ class StackError(Refused):
 
 class IllegalEvent(LkUsersError):
     """An event that the step it met does not allow. Nothing was changed."""
+
+
+class SessionFailed(LkUsersError):
+    """How Locust is told the outcome of a session that is not ok. Its text is the outcome."""
 
 
 class RecordError(LkUsersError):

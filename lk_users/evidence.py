@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lk_users.outcome import Finding
+    from lk_users.steps import Transaction
+
 # How a participant tells the name of its agent: livekit-agents sets the first, the server the second.
 AGENT_NAME_ATTRIBUTES = ("lk.agent.name", "lk.agent_name")
 AGENT_STATE_ATTRIBUTE = "lk.agent.state"
@@ -106,3 +109,29 @@ class Sighting:
 
     def overlaps(self, other: Sighting) -> bool:
         return self.seen_ns < (other.gone_ns or 1 << 62) and other.seen_ns < (self.gone_ns or 1 << 62)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """All that one user saw of its session, as of the moment when it was decided."""
+
+    transaction: Transaction
+    marks_ns: Mapping[str, int]
+    agent_name: str
+    session_timeout_s: float
+    welcome: frozenset[str]
+    welcome_timeout_s: float
+    sightings: tuple[Sighting, ...] = ()
+    failure: tuple[Finding, str] | None = None
+    """What ended it at once, and why."""
+    failure_status: int = 0
+    """HTTP status of that failure; 0: no answer at all."""
+    dispatch_id: str = ""
+    packets: bool = False
+    """Did any RTP of the agent's microphone arrive?"""
+    cancelled: str = ""
+    rearmed: bool = False
+
+    @property
+    def named(self) -> tuple[Sighting, ...]:
+        return tuple(sighting for sighting in self.sightings if sighting.named)

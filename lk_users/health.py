@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.errors import RecordError
+from lk_users.record import build
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,14 +43,20 @@ class LagMeter:
         """A tick at ``now_ns`` that was ``lag_ns`` late."""
         self._samples.append((now_ns, max(0, lag_ns)))
 
+    def _snapshot(self) -> list[tuple[int, int]]:
+        """Another thread may read: a list of a deque of tuples is made in one go."""
+        return list(self._samples)
+
     def largest_ns(self, start_ns: int, end_ns: int) -> int:
         """The largest lag of which any part fell into the window."""
-        return max((lag for now, lag in self._samples if now >= start_ns and now - lag <= end_ns), default=0)
+        return max(
+            (lag for now, lag in self._snapshot() if now >= start_ns and now - lag <= end_ns), default=0
+        )
 
     def running_largest_ns(self, start_ns: int, ends_ns: Sequence[int]) -> list[int]:
         """``largest_ns(start_ns, end)`` for each of many ends, in one pass over the samples."""
         order = sorted(range(len(ends_ns)), key=ends_ns.__getitem__)
-        ticks = sorted((now - lag, lag) for now, lag in self._samples if now >= start_ns)
+        ticks = sorted((now - lag, lag) for now, lag in self._snapshot() if now >= start_ns)
         result = [0] * len(ends_ns)
         largest, index = 0, 0
         for position in order:
@@ -61,7 +68,7 @@ class LagMeter:
 
     def summary(self, start_ns: int, end_ns: int) -> Lag:
         """Over the samples that touch the window."""
-        lags = sorted(lag for now, lag in self._samples if now >= start_ns and now - lag <= end_ns)
+        lags = sorted(lag for now, lag in self._snapshot() if now >= start_ns and now - lag <= end_ns)
         if not lags:
             return Lag()
         return Lag(
@@ -94,9 +101,9 @@ class Trailer:
     clock_offset_ms: float = 0.0
     clock_uncertainty_ms: float = 0.0
     lag: dict[str, Lag] = field(default_factory=dict)
-    """By loop (``asyncio``, ``gevent``), from T0 − 1 s to the last decision."""
+    """By loop (``asyncio``, ``gevent``), from T0 - 1 s to the last decision."""
     start_lag: dict[str, Lag] = field(default_factory=dict)
-    """By loop, from T0 − 1 s to T0 + 5 s."""
+    """By loop, from T0 - 1 s to T0 + 5 s."""
     cpu_s: float = 0.0
     """CPU of the process from the start of building to the last decision."""
     read_cpu_s: float = 0.0
@@ -119,7 +126,7 @@ class Trailer:
             for name in ("lag", "start_lag"):
                 values[name] = {loop: Lag(**lag) for loop, lag in values.get(name, {}).items()}
             values["void"] = tuple(values.get("void", ()))
-            return cls(**values)
+            return build(cls, values)
         except (TypeError, AttributeError) as exc:
             raise RecordError(f"not a trailer: {exc}") from exc
 
@@ -131,8 +138,9 @@ def worker_void_reasons(trailer: Trailer, settings: Settings) -> list[str]:
     for loop, lag in trailer.lag.items():
         if lag.max > settings.max_stall_ms:
             reasons.append(
-                f"{name}: its {loop} loop stalled for {lag.max:.0f} ms (--max-stall {settings.max_stall_ms:g}); "
-                "the generator was the bottleneck, so its figures say nothing about the target"
+                f"{name}: its {loop} loop stalled for {lag.max:.0f} ms "
+                f"(--max-stall {settings.max_stall_ms:g}); the generator was the bottleneck, so its figures "
+                "say nothing about the target"
             )
     if trailer.clock_uncertainty_ms > settings.max_clock_uncertainty_ms:
         reasons.append(

@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lk_users.errors import RecordError
 from lk_users.outcome import Finding, is_lost, outcome_of
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_T = TypeVar("_T")
+
 SCHEMA = 1
+_JSON_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = MappingProxyType(
+    {"str": str, "int": int, "float": (int, float), "bool": bool}
+)
 
 
 class Mark(enum.StrEnum):
@@ -157,15 +167,35 @@ class Record:
     def from_dict(cls, data: object) -> Record:
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise RecordError(f"not a record of schema {SCHEMA}: {str(data)[:60]!r}")
-        unknown = data.keys() - {f.name for f in fields(cls)}
-        if unknown:
-            raise RecordError(f"unknown fields {sorted(unknown)}")
+        record = build(cls, data)
         try:
-            record = cls(**data)
             _ = record.outcome
-        except (TypeError, ValueError) as exc:
+        except ValueError as exc:
             raise RecordError(f"not a record: {exc}") from exc
         return record
 
     def sort_key(self) -> tuple[int, int, str]:
         return (self.burst, self.ordinal, self.session_id)
+
+
+def build(kind: type[_T], data: Mapping[str, Any]) -> _T:
+    """A dataclass from its fields. Raises RecordError where one is unknown, lacking or mistyped."""
+    types = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
+    unknown = data.keys() - types.keys()
+    if unknown:
+        raise RecordError(f"unknown fields {sorted(unknown)}")
+    for name, value in data.items():
+        if not _fits(value, types[name]):
+            raise RecordError(f"field {name} is {str(value)[:40]!r}, not {types[name]}")
+    try:
+        return kind(**data)
+    except TypeError as exc:
+        raise RecordError(f"not a {kind.__name__}: {exc}") from exc
+
+
+def _fits(value: object, annotation: str) -> bool:
+    """Is ``value``, as it came from JSON, of the annotated type? Looks one level into mappings."""
+    match = re.fullmatch(r"(?:dict|Mapping)\[str, (\w+)\]", annotation)
+    if match:
+        return isinstance(value, dict) and all(_fits(item, match[1]) for item in value.values())
+    return isinstance(value, _JSON_TYPES.get(annotation, object))

@@ -91,7 +91,7 @@ class Slo:
         if self.kind in ("count", "rate"):
             if not records:
                 return None
-            count = sum(_is(record, self.name) for record in records)
+            count = sum(belongs(record, self.name) for record in records)
             return Fraction(count, len(records) if self.kind == "rate" else 1)
         value_ns = percentile(_samples_ns(records, self.name), self.percent)
         return None if value_ns is None else Fraction(value_ns, 1_000_000)
@@ -113,6 +113,19 @@ def parse(text: str) -> tuple[Slo, ...]:
     if faults:
         raise Refused(faults)
     return tuple(slos)
+
+
+def belongs(record: Record, name: str) -> bool:
+    """Is this session one of those that ``name``, one of ``SESSION_NAMES``, stands for?"""
+    if name == "lost":
+        return record.lost
+    if name == "duplicate":
+        return any(finding in record.findings for finding in DUPLICATE)
+    if name in GROUPS:
+        return fault_of(record.outcome) is Fault(name)
+    if name == Finding.OK:
+        return record.outcome is Finding.OK
+    return name in record.findings
 
 
 def _parse_one(expression: str) -> Slo:
@@ -162,19 +175,6 @@ def _limit(kind: str, text: str) -> Fraction:
     if number is None or unit == "%":
         raise ValueError(f"{text!r} is no time; use ms or s, for example 3000, 3000 ms or 3 s")
     return number * 1000 if unit == "s" else number
-
-
-def _is(record: Record, name: str) -> bool:
-    """Is this session one of those that ``name`` stands for?"""
-    if name == "lost":
-        return record.lost
-    if name == "duplicate":
-        return any(finding in record.findings for finding in DUPLICATE)
-    if name in GROUPS:
-        return fault_of(record.outcome) is Fault(name)
-    if name == Finding.OK:
-        return record.outcome is Finding.OK
-    return name in record.findings
 
 
 def _samples_ns(records: Sequence[Record], name: str) -> list[int]:

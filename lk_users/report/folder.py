@@ -4,6 +4,7 @@
 
     run.json          what was asked for, written before the first user
     bursts.jsonl      one line a burst as it is announced: T0 and who takes part
+    void.jsonl        what the master alone knows of why the run is void
     workers/*.jsonl   each worker's journal (lk_users.sinks.jsonl)
     records.jsonl     merged: one line for every intended session
     summary.json, summary.md
@@ -13,6 +14,7 @@ A folder whose run was killed reads like any other: what a worker did not record
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import defaultdict
@@ -24,12 +26,12 @@ from lk_users.errors import RecordError, Refused
 from lk_users.health import Trailer
 from lk_users.outcome import Finding
 from lk_users.plan import Share, offset_ns, planned
-from lk_users.record import Record
+from lk_users.record import Record, build
 from lk_users.settings import Settings
 from lk_users.sinks.jsonl import DECIDED, RECORD, SHARE, TRAILER, WORKERS_DIR
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _T = TypeVar("_T")
@@ -37,6 +39,7 @@ _T = TypeVar("_T")
 SCHEMA: Final = 1
 RUN_FILE: Final = "run.json"
 BURSTS_FILE: Final = "bursts.jsonl"
+REASONS_FILE: Final = "void.jsonl"
 RECORDS_FILE: Final = "records.jsonl"
 SUMMARY_FILE: Final = "summary.json"
 MARKDOWN_FILE: Final = "summary.md"
@@ -102,13 +105,7 @@ class BurstInfo:
 
     def append(self, run_dir: Path) -> None:
         """One line at the end of the folder's list, by one write, so that it survives SIGKILL."""
-        line = json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":")) + "\n"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        fd = os.open(run_dir / BURSTS_FILE, flags, 0o644)
-        try:
-            os.write(fd, line.encode())
-        finally:
-            os.close(fd)
+        _append(run_dir / BURSTS_FILE, asdict(self))
 
 
 @dataclass(frozen=True)
@@ -147,6 +144,17 @@ class _Found:
         first = known.setdefault(record.session_id, record)
         if first.worker != record.worker:
             self.conflicts.add(record.session_id)
+
+
+def append_reason(run_dir: Path, reason: str) -> None:
+    """Keep a reason for which the run is void, in words. Raises OSError."""
+    _append(run_dir / REASONS_FILE, {"reason": reason})
+
+
+def read_reasons(run_dir: Path) -> list[str]:
+    """What ``append_reason`` kept. Raises RecordError."""
+    path = run_dir / REASONS_FILE
+    return [str(data.get("reason", "")) for _, data in _lines(path)] if path.exists() else []
 
 
 def read_bursts(run_dir: Path) -> list[BurstInfo]:
@@ -207,13 +215,24 @@ def write_atomically(path: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
 
 
+def _append(path: Path, data: Mapping[str, Any]) -> None:
+    """One line by one write, so that it survives SIGKILL. Raises OSError."""
+    line = json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, line.encode("utf-8", "backslashreplace"))
+    finally:
+        os.close(fd)
+
+
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, object) for each line. A last line without its end was cut by a kill and is left out."""
-    lines = path.read_bytes().split(b"\n")
-    lines.pop()
+    """(where, object) for each line. A last line that was cut by a kill is left out."""
+    *lines, rest = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
         where = f"{path.name} line {number}"
         yield where, _object(line.decode("utf-8", "replace"), where)
+    with contextlib.suppress(RecordError):
+        yield "", _object(rest.decode("utf-8", "replace"), "")
 
 
 def _object(text: str, where: str) -> dict[str, Any]:
@@ -226,13 +245,13 @@ def _object(text: str, where: str) -> dict[str, Any]:
     return data
 
 
-def _built(kind: Callable[..., _T], data: object, where: str) -> _T:
+def _built(kind: type[_T], data: object, where: str) -> _T:
     """A value of ``kind`` from the fields in ``data``. Raises RecordError, also on another schema."""
     if not isinstance(data, dict) or data.get("schema", SCHEMA) != SCHEMA:
         raise RecordError(f"{where}: not of schema {SCHEMA}: {str(data)[:60]!r}")
     try:
-        return kind(**data)
-    except TypeError as exc:
+        return build(kind, data)
+    except RecordError as exc:
         raise RecordError(f"{where}: {exc}") from exc
 
 
@@ -256,9 +275,7 @@ def _take(found: _Found, data: dict[str, Any], where: str, stem: str) -> None:
         raise RecordError(text if text.startswith(where) else f"{where}: {text}") from exc
 
 
-def _zeros_ns(
-    bursts: Sequence[BurstInfo], records: Iterable[Record], settings: Settings
-) -> dict[int, int]:
+def _zeros_ns(bursts: Sequence[BurstInfo], records: Iterable[Record], settings: Settings) -> dict[int, int]:
     """T0 of each burst as Unix time: as announced, else as its first record has it."""
     zeros: dict[int, int] = {}
     for record in records:

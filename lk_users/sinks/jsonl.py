@@ -67,7 +67,9 @@ class Journal:
 
     def _write(self, kind: str, body: str, *, key: str = "", **names: str) -> None:
         head = "".join(f',"{name}":{json.dumps(value)}' for name, value in names.items())
-        line = memoryview(f'{{"kind":"{kind}"{head},"{key or kind}":{body}}}\n'.encode("utf-8", "backslashreplace"))
+        line = memoryview(
+            f'{{"kind":"{kind}"{head},"{key or kind}":{body}}}\n'.encode("utf-8", "backslashreplace")
+        )
         # One write as a rule; a full pipe or disk may take a part, and half a line would be no line.
         while line:
             line = line[os.write(self._fd, line) :]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from av import CodecContext, Packet
 from av.error import FFmpegError
+
+if TYPE_CHECKING:
+    from lk_users.clock import Clock
 
 # Louder than comfort noise and codec hiss (below -60 dBFS), quieter than any speech (above -35 dBFS).
 AUDIBLE_DBFS = -45.0
@@ -16,16 +20,19 @@ SILENCE_DBFS = -120.0
 
 
 class Ear:
-    """Decodes one track until it is audible."""
+    """Decodes one track until it is audible: ``AUDIBLE_FRAMES`` loud frames in a row, of which the first
+    counts (``first_loud_ns``, monotonic clock)."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._decoder = CodecContext.create("libopus", "r")
         self._loud = 0
+        self.first_loud_ns = 0
         self.packets = 0
         self.loudest_dbfs = SILENCE_DBFS
 
     def hear(self, payload: bytes) -> bool:
-        """Is the track audible with this payload? Its first of ``AUDIBLE_FRAMES`` loud frames counts."""
+        """Is the track audible, with this payload?"""
         self.packets += 1
         try:
             frames = self._decoder.decode(Packet(payload))
@@ -34,13 +41,13 @@ class Ear:
         for frame in frames:
             level_dbfs = rms_dbfs(frame.to_ndarray())
             self.loudest_dbfs = max(self.loudest_dbfs, level_dbfs)
-            self._loud = self._loud + 1 if level_dbfs >= AUDIBLE_DBFS else 0
+            if level_dbfs < AUDIBLE_DBFS:
+                self._loud = 0
+                continue
+            if self._loud == 0:
+                self.first_loud_ns = self._clock.monotonic_ns()
+            self._loud += 1
         return self._loud >= AUDIBLE_FRAMES
-
-    @property
-    def loud(self) -> bool:
-        """Was the last frame above the threshold?"""
-        return self._loud > 0
 
 
 def rms_dbfs(samples: np.ndarray) -> float:

@@ -56,20 +56,27 @@ class Peer:
 
     async def offer(self) -> str:
         """The first offer of V1: data channels, and an audio section to hear (or to speak) on."""
-        self._reliable = self._pc.createDataChannel(RELIABLE, ordered=True)
-        lossy = self._pc.createDataChannel(LOSSY, ordered=False, maxRetransmits=0)
-        for channel in (self._reliable, lossy):
-            channel.on("message", self._message)
+        # Audio first: aiortc bundles what comes later into it, and stops the transport of data channels
+        # that were there before.
         if self._publish is not None:
             self._pc.addTransceiver(self._publish, direction="sendonly")
         else:
             self._pc.addTransceiver("audio", direction="recvonly")
+        self._reliable = self._pc.createDataChannel(RELIABLE, ordered=True)
+        lossy = self._pc.createDataChannel(LOSSY, ordered=False, maxRetransmits=0)
+        for channel in (self._reliable, lossy):
+            channel.on("message", self._message)
         return await self._local()
 
     async def offer_again(self, more_audios: int) -> str:
         """The offer that the server asks for when tracks come: with so many more audio sections."""
         for _ in range(more_audios):
             self._pc.addTransceiver("audio", direction="recvonly")
+        return await self._local()
+
+    async def offer_also(self, track: MediaStreamTrack) -> str:
+        """The offer that publishes one more audio track."""
+        self._pc.addTransceiver(track, direction="sendonly")
         return await self._local()
 
     async def accept(self, answer_sdp: str, tracks_by_mid: Mapping[str, str]) -> None:

@@ -101,6 +101,11 @@ class Signal:
         request.answer.type, request.answer.sdp, request.answer.id = "answer", sdp, offer_id
         self.send(request)
 
+    def add_track(self, track: messages.AddTrackRequest) -> None:
+        request = messages.SignalRequest()
+        request.add_track.CopyFrom(track)
+        self.send(request)
+
     def set_attributes(self, attributes: Mapping[str, str], request_id: int) -> None:
         request = messages.SignalRequest()
         request.update_metadata.attributes.update(attributes)

@@ -1,0 +1,435 @@
+"""The barrier: one T0 for all workers, and every one's last word. Pure state machines.
+
+::
+
+    worker → master   hello · ping · parked · built · decided · records · trailer
+    master → worker   refused · pong · share · t0 · ack · collect · cancel · finish
+
+The master gathers parked users, hands out shares, waits until they are built, and announces T0 as a point
+on its own monotonic clock, far enough ahead that a late message does not matter. When every session is
+decided, and only then, it lets the workers ask the API and clean up (``collect``). Each step has a
+deadline; whoever misses it is lost, which voids the run but never holds it up.
+
+Messages are plain dictionaries that name run and burst, so that a late or repeated one is known as such.
+Nothing here knows Locust, sockets or real time: calls take ``now_ns`` and return what to do.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lk_users.clock import NS_PER_MS, NS_PER_S
+from lk_users.plan import Share, offset_ns, shares
+from lk_users.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lk_users.settings import Settings
+
+# A Locust message can be late by a second where a greenlet holds the hub.
+T0_AHEAD_NS = NS_PER_S
+T0_AHEAD_TRIPS = 4
+# How long past the last session's own deadline a worker may stay silent about it.
+DECISION_GRACE_NS = 15 * NS_PER_S
+
+
+class Kind(enum.StrEnum):
+    """The messages; Locust names them as they are here."""
+
+    HELLO = "lk_hello"
+    PING = "lk_ping"
+    PARKED = "lk_parked"
+    BUILT = "lk_built"
+    DECIDED = "lk_decided"
+    RECORDS = "lk_records"
+    TRAILER = "lk_trailer"
+
+    REFUSED = "lk_refused"
+    PONG = "lk_pong"
+    SHARE = "lk_share"
+    T0 = "lk_t0"
+    ACK = "lk_ack"
+    COLLECT = "lk_collect"
+    CANCEL = "lk_cancel"
+    FINISH = "lk_finish"
+
+
+TO_MASTER = (Kind.HELLO, Kind.PING, Kind.PARKED, Kind.BUILT, Kind.DECIDED, Kind.RECORDS, Kind.TRAILER)
+TO_WORKER = (
+    Kind.REFUSED, Kind.PONG, Kind.SHARE, Kind.T0, Kind.ACK, Kind.COLLECT, Kind.CANCEL, Kind.FINISH,
+)  # fmt: skip
+
+
+class State(enum.StrEnum):
+    """Where the master stands."""
+
+    GATHERING = "gathering"
+    BUILDING = "building"
+    RUNNING = "running"
+    COLLECTING = "collecting"
+    RESTING = "resting"
+    OVER = "over"
+
+
+@dataclass(frozen=True)
+class Send:
+    """To do: send a message. ``worker``: its id; empty for all."""
+
+    kind: Kind
+    data: Mapping[str, Any]
+    worker: str = ""
+
+
+@dataclass(frozen=True)
+class Announced:
+    """Done: a burst has its T0."""
+
+    burst: int
+    t0_wall_ns: int
+    shares: Mapping[str, Share]
+
+
+@dataclass(frozen=True)
+class RunOver:
+    """Done: nothing more will come."""
+
+
+Action = Send | Announced | RunOver
+
+
+@dataclass
+class _WorkerState:
+    region: str = ""
+    parked: int = 0
+    share: Share | None = None
+    trip_ns: int = 0
+    built: bool = False
+    decided: int = 0
+    welcomed: int = 0
+    failed: int = 0
+    trailed: bool = False
+    lost: str = ""
+
+    @property
+    def waited_for(self) -> bool:
+        return self.share is not None and self.share.count > 0 and not self.lost
+
+
+@dataclass
+class MasterBarrier:
+    """The master's side of one run."""
+
+    run_id: str
+    settings: Settings
+    wall_offset_ns: int = 0
+    """Wall clock minus monotonic clock, for display."""
+    workers: dict[str, _WorkerState] = field(default_factory=dict)
+    state: State = State.GATHERING
+    burst: int = 0
+    reasons: list[str] = field(default_factory=list)
+    """Why the run is void, as far as the barrier knows."""
+    _target: int | None = None
+    _deadline_ns: int | None = None
+    _cancel_cause: str = ""
+
+    def hello(self, worker: str, data: Mapping[str, Any], now_ns: int) -> list[Action]:
+        """A worker says who it is. Another version of this package is refused."""
+        if data.get("version") != VERSION:
+            why = (
+                f"worker {worker} runs lk-users {data.get('version')}, the master {VERSION}: use one version"
+            )
+            self.reasons.append(why)
+            return [Send(Kind.REFUSED, {"why": why}, worker)]
+        self.workers.setdefault(worker, _WorkerState()).region = str(data.get("region", ""))
+        return []
+
+    def parked(self, worker: str, data: Mapping[str, Any], now_ns: int) -> list[Action]:
+        """So many of the worker's users are parked now; ``trip_ns``: its best round trip to us."""
+        if worker in self.workers:
+            self.workers[worker].parked = int(data["count"])
+            self.workers[worker].trip_ns = int(data.get("trip_ns", 0))
+        return self._gathered(now_ns)
+
+    def spawning_complete(self, target: int, now_ns: int) -> list[Action]:
+        """Locust has spawned all it was asked for."""
+        self._target = target
+        if self.state is State.GATHERING and self._deadline_ns is None:
+            self._deadline_ns = now_ns + round(self.settings.park_timeout_s * NS_PER_S)
+        return self._gathered(now_ns)
+
+    def built(self, worker: str, data: Mapping[str, Any], now_ns: int) -> list[Action]:
+        """The worker's share is ready for T0."""
+        state = self._current(worker, data)
+        if state is None or self.state is not State.BUILDING:
+            return []
+        state.built = True
+        if all(other.built for other in self.workers.values() if other.waited_for):
+            return self._announce(now_ns)
+        return []
+
+    def decided(self, worker: str, data: Mapping[str, Any], now_ns: int) -> list[Action]:
+        """How many of the worker's sessions are decided."""
+        state = self._current(worker, data)
+        if state is None:
+            return []
+        state.decided, state.welcomed, state.failed = data["decided"], data["welcomed"], data["failed"]
+        return self._all_decided(now_ns)
+
+    def records(self, worker: str, data: Mapping[str, Any], now_ns: int) -> list[Action]:
+        """Records came: they are acknowledged, and prove that the worker still works."""
+        if self.state is State.COLLECTING:
+            self._extend(now_ns)
+        return [Send(Kind.ACK, {"run": self.run_id, "sequence": data["sequence"]}, worker)]
+
+    def trailer(self, worker: str, data: Mapping[str, Any], now_ns: int) -> list[Action]:
+        """The worker's last word on the burst."""
+        state = self._current(worker, data)
+        if state is None:
+            return []
+        state.trailed = True
+        self._extend(now_ns)
+        return self._all_trailed(now_ns)
+
+    def lost(self, worker: str, why: str, now_ns: int) -> list[Action]:
+        """The worker is gone: nothing is waited for that only it could say."""
+        state = self.workers.get(worker)
+        if state is None or state.lost or state.trailed or self.state is State.OVER:
+            return []
+        state.lost = why
+        if state.share is not None and state.share.count:
+            self.reasons.append(f"worker {worker} ({state.region}) was lost: {why}")
+        if self.state is State.BUILDING:
+            return self.cancel(f"worker {worker} was lost before T0", now_ns)
+        return [*self._all_decided(now_ns), *self._all_trailed(now_ns)]
+
+    def cancel(self, cause: str, now_ns: int) -> list[Action]:
+        """The run is to end now: open sessions become ``cancelled``."""
+        if self.state is State.OVER or self._cancel_cause:
+            return []
+        self._cancel_cause = cause
+        self.reasons.append(cause)
+        if self.state in (State.GATHERING, State.RESTING):
+            return self._over()
+        actions: list[Action] = [Send(Kind.CANCEL, {"run": self.run_id, "cause": cause})]
+        if self.state is not State.COLLECTING:
+            actions += self._collect(now_ns)
+        return actions
+
+    def tick(self, now_ns: int) -> list[Action]:
+        """Time passes: act on deadlines."""
+        if self._deadline_ns is None or now_ns < self._deadline_ns:
+            return []
+        if self.state is State.GATHERING:
+            parked = sum(worker.parked for worker in self.workers.values())
+            limit = f"--park-timeout {self.settings.park_timeout_s:g}"
+            return self.cancel(f"only {parked} of {self._target} users were ready in time ({limit})", now_ns)
+        if self.state is State.BUILDING:
+            late = [name for name, worker in self.workers.items() if worker.waited_for and not worker.built]
+            return self.cancel(f"not built in time: {', '.join(late)}", now_ns)
+        if self.state is State.RUNNING:
+            return self._give_up(lambda worker: worker.decided < (worker.share or _NONE).count, now_ns)
+        if self.state is State.COLLECTING:
+            return self._give_up(lambda worker: not worker.trailed, now_ns)
+        if self.state is State.RESTING:
+            self.state, self._deadline_ns = State.GATHERING, None
+            return self._gathered(now_ns)
+        return []
+
+    def progress(self) -> dict[str, int]:
+        """Counts over all workers, for the line that people watch."""
+        workers = self.workers.values()
+        return {
+            "parked": sum(worker.parked for worker in workers),
+            "total": sum((worker.share or _NONE).count for worker in workers),
+            "decided": sum(worker.decided for worker in workers),
+            "welcomed": sum(worker.welcomed for worker in workers),
+            "failed": sum(worker.failed for worker in workers),
+        }
+
+    def _current(self, worker: str, data: Mapping[str, Any]) -> _WorkerState | None:
+        """The worker's state, if the message is about this run's current burst."""
+        if data.get("run") != self.run_id or data.get("burst") != self.burst or worker not in self.workers:
+            return None
+        return self.workers[worker]
+
+    def _gathered(self, now_ns: int) -> list[Action]:
+        present = {name: worker for name, worker in self.workers.items() if not worker.lost}
+        total = sum(worker.parked for worker in present.values())
+        if self.state is not State.GATHERING or self._target is None or total != self._target or total == 0:
+            return []
+        self.state = State.BUILDING
+        self.burst += 1
+        self._deadline_ns = now_ns + round(self.settings.park_timeout_s * NS_PER_S)
+        actions: list[Action] = []
+        given = shares(self.run_id, self.burst, [worker.parked for worker in present.values()])
+        for (name, worker), share in zip(present.items(), given, strict=True):
+            worker.share, worker.built, worker.decided, worker.trailed = share, False, 0, False
+            worker.welcomed = worker.failed = 0
+            data = {"run": self.run_id, "burst": share.burst, "first": share.first, "count": share.count}
+            actions.append(Send(Kind.SHARE, {**data, "total": share.total}, name))
+        return actions
+
+    def _announce(self, now_ns: int) -> list[Action]:
+        self.state = State.RUNNING
+        worst_ns = max((worker.trip_ns for worker in self.workers.values()), default=0)
+        ahead_ns = max(T0_AHEAD_NS, T0_AHEAD_TRIPS * worst_ns)
+        t0_ns = now_ns + ahead_ns
+        given = {name: worker.share for name, worker in self.workers.items() if worker.share is not None}
+        last = max(share.first + share.count for share in given.values()) - 1
+        timeout_ns = round(self.settings.session_timeout_s * NS_PER_S)
+        self._deadline_ns = t0_ns + offset_ns(last, self.settings) + timeout_ns + DECISION_GRACE_NS
+        t0_wall_ns = t0_ns + self.wall_offset_ns
+        data = {"run": self.run_id, "burst": self.burst, "t0_ns": t0_ns, "t0_wall_ns": t0_wall_ns}
+        return [Send(Kind.T0, data), Announced(self.burst, t0_wall_ns, given)]
+
+    def _all_decided(self, now_ns: int) -> list[Action]:
+        if self.state is not State.RUNNING:
+            return []
+        open_workers = [
+            worker
+            for worker in self.workers.values()
+            if worker.waited_for and worker.decided < (worker.share or _NONE).count
+        ]
+        return [] if open_workers else self._collect(now_ns)
+
+    def _collect(self, now_ns: int) -> list[Action]:
+        self.state = State.COLLECTING
+        self._extend(now_ns)
+        collect = Send(Kind.COLLECT, {"run": self.run_id, "burst": self.burst})
+        return [collect, *self._all_trailed(now_ns)]
+
+    def _extend(self, now_ns: int) -> None:
+        self._deadline_ns = now_ns + round(self.settings.trailer_timeout_s * NS_PER_S)
+
+    def _all_trailed(self, now_ns: int) -> list[Action]:
+        if self.state is not State.COLLECTING:
+            return []
+        if any(worker.waited_for and not worker.trailed for worker in self.workers.values()):
+            return []
+        if self.burst >= self.settings.bursts or self._cancel_cause or self.reasons:
+            return self._over()
+        self.state = State.RESTING
+        rest_ns = round(self.settings.burst_interval_s * NS_PER_S)
+        self._deadline_ns = now_ns + max(rest_ns, NS_PER_MS)
+        return []
+
+    def _give_up(self, late: Any, now_ns: int) -> list[Action]:
+        actions: list[Action] = []
+        for name, worker in list(self.workers.items()):
+            if worker.waited_for and late(worker):
+                actions += self.lost(name, "nothing more came from it in time", now_ns)
+        return actions
+
+    def _over(self) -> list[Action]:
+        self.state = State.OVER
+        self._deadline_ns = None
+        return [Send(Kind.FINISH, {"run": self.run_id}), RunOver()]
+
+
+_NONE = Share("", 0, 0, 0, 0)
+
+
+class WorkerStep(enum.StrEnum):
+    """Where a worker stands in its burst."""
+
+    IDLE = "idle"
+    BUILDING = "building"
+    ARMED = "armed"
+    RUNNING = "running"
+    COLLECTING = "collecting"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Build:
+    """To do: build the share's sessions."""
+
+    share: Share
+
+
+@dataclass(frozen=True)
+class Release:
+    """To do: release them at T0, given on the master's monotonic clock and as wall time for display."""
+
+    t0_ns: int
+    t0_wall_ns: int
+
+
+@dataclass(frozen=True)
+class Collect:
+    """To do: ask the API, clean up, send records and trailer."""
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """To do: end every open session."""
+
+    cause: str
+
+
+@dataclass(frozen=True)
+class Finish:
+    """To do: nothing more comes in this run."""
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """To do: say why the master does not take us, and leave."""
+
+    why: str
+
+
+Command = Build | Release | Collect | Cancel | Finish | Refuse
+
+
+@dataclass
+class WorkerBarrier:
+    """A worker's side. Late, repeated and foreign messages change nothing."""
+
+    step: WorkerStep = WorkerStep.IDLE
+    run_id: str = ""
+    burst: int = 0
+
+    def receive(self, kind: str, data: Mapping[str, Any]) -> Command | None:
+        """What a message of the master asks for; None where it asks for nothing (any more)."""
+        if kind == Kind.REFUSED:
+            self.step = WorkerStep.REFUSED
+            return Refuse(str(data["why"]))
+        if kind == Kind.SHARE:
+            return self._share(data)
+        if data.get("run") != self.run_id:
+            return None
+        if kind == Kind.CANCEL:
+            return self._cancel(str(data["cause"]))
+        if kind == Kind.FINISH:
+            self.step = WorkerStep.IDLE
+            return Finish()
+        if data.get("burst") != self.burst:
+            return None
+        if kind == Kind.T0 and self.step is WorkerStep.ARMED:
+            self.step = WorkerStep.RUNNING
+            return Release(int(data["t0_ns"]), int(data["t0_wall_ns"]))
+        if kind == Kind.COLLECT and self.step in (WorkerStep.BUILDING, WorkerStep.ARMED, WorkerStep.RUNNING):
+            self.step = WorkerStep.COLLECTING
+            return Collect()
+        return None
+
+    def built(self) -> None:
+        """The share is ready for T0."""
+        if self.step is WorkerStep.BUILDING:
+            self.step = WorkerStep.ARMED
+
+    def _share(self, data: Mapping[str, Any]) -> Command | None:
+        run_id, burst = str(data["run"]), int(data["burst"])
+        if self.step is WorkerStep.REFUSED or (run_id == self.run_id and burst <= self.burst):
+            return None
+        self.step, self.run_id, self.burst = WorkerStep.BUILDING, run_id, burst
+        return Build(Share(run_id, burst, int(data["first"]), int(data["count"]), int(data["total"])))
+
+    def _cancel(self, cause: str) -> Command | None:
+        if self.step in (WorkerStep.BUILDING, WorkerStep.ARMED, WorkerStep.RUNNING):
+            return Cancel(cause)
+        return None

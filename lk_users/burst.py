@@ -1,0 +1,346 @@
+"""The sessions of one burst in one process: built, released at T0, decided, read, left. On the loop.
+
+Between T0 and the last decision nothing happens here but the sessions' own callbacks: garbage collection
+is put off, the API is not asked, and results go into a queue for the greenlets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock
+from lk_users.errors import WireError
+from lk_users.evidence import ServerView
+from lk_users.health import Trailer
+from lk_users.outcome import Finding
+from lk_users.plan import planned, sessions
+from lk_users.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from lk_users.clock import Clock
+    from lk_users.engines.port import Engine, EngineListener
+    from lk_users.health import LagMeter
+    from lk_users.plan import PlannedSession, Share
+    from lk_users.record import Mark, Record
+    from lk_users.settings import Settings
+    from lk_users.wire.api import Api
+
+# Sessions built at once: each waits for one or two connections, so a few dozen fill the time.
+BUILD_CONCURRENCY = 32
+# The loop's timers tick in ms; the rest of the way to T0 is spun.
+SPIN_NS = 3 * NS_PER_MS
+GC_OFF_BEFORE_NS = 500 * NS_PER_MS
+# How long an empty list of jobs may be wrong after a cold burst (measured: 6 s).
+JOBS_LATE_S = 8.0
+READ_AGAIN_S = 2.0
+# Agents that end with their user get this long before the room is deleted under them.
+AGENT_LEAVE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Who this process is in the run."""
+
+    name: str
+    region: str
+
+
+class Reporter(Protocol):
+    """Where a burst's results go; called on the loop, must not block."""
+
+    def marked(self, session: Session, mark: Mark, at_ns: int) -> None: ...
+
+    def decided(self, session: Session, record: Record) -> None:
+        """A session is decided; its provisional record."""
+
+    def recorded(self, record: Record) -> None:
+        """A session's final record."""
+
+    def all_decided(self) -> None:
+        """The last session of this process is decided."""
+
+
+@dataclass(frozen=True)
+class Meters:
+    """The lag of both loops of a process."""
+
+    asyncio: LagMeter
+    gevent: LagMeter
+
+    def named(self) -> tuple[tuple[str, LagMeter], ...]:
+        return (("asyncio", self.asyncio), ("gevent", self.gevent))
+
+
+class Burst:
+    """One worker's share of one burst."""
+
+    def __init__(
+        self,
+        share: Share,
+        settings: Settings,
+        worker: Worker,
+        clock: Clock,
+        meters: Meters,
+        reporter: Reporter,
+        make_engine: Callable[[PlannedSession, EngineListener], Engine],
+    ) -> None:
+        self.share = share
+        self._settings = settings
+        self._worker = worker
+        self._clock = clock
+        self._meters = meters
+        self._reporter = reporter
+        self._server_clock = ServerClock()
+        self._undecided = share.count
+        self._t0_ns = 0
+        self._last_decided_ns = 0
+        self._cpu_start_s = time.process_time()
+        self._cpu_s = 0.0
+        self._read_cpu_s = 0.0
+        self._records = 0
+        self._timers: list[asyncio.TimerHandle] = []
+        self._gc_was_on = gc.isenabled()
+        self.sessions = [
+            Session(item, settings, clock, self._server_clock, self, make_engine)
+            for item in sessions(share, settings, worker.region)
+        ]
+
+    async def build(self) -> None:
+        """Everything that can be done before T0."""
+        await _bounded((session.build() for session in self.sessions), BUILD_CONCURRENCY)
+        # What was built lives to the end of the burst: a collection in mid-burst need not look at it.
+        gc.collect()
+        gc.freeze()
+
+    def announce(self, t0_ns: int, t0_wall_ns: int) -> None:
+        """Release at ``t0_ns`` on our monotonic clock, batch by batch."""
+        self._t0_ns = t0_ns
+        loop = asyncio.get_running_loop()
+        batches: dict[int, list[Session]] = {}
+        for session in self.sessions:
+            session.announce(t0_ns, t0_wall_ns)
+            batches.setdefault(session.planned.offset_ns, []).append(session)
+        self._after(loop, t0_ns - GC_OFF_BEFORE_NS, gc.disable)
+        for offset_ns, batch in batches.items():
+            self._after(loop, t0_ns + offset_ns - SPIN_NS, self._release, t0_ns + offset_ns, batch)
+        self._after(loop, t0_ns + max(batches, default=0) + NS_PER_MS, self._restore_gc)
+        if not self.sessions:
+            loop.call_soon(self._reporter.all_decided)
+
+    def cancel(self, cause: str) -> None:
+        """End every session that is not decided."""
+        for timer in self._timers:
+            timer.cancel()
+        for session in self.sessions:
+            session.cancel(cause)
+        self._restore_gc()
+
+    async def collect(self, api: Api | None) -> None:
+        """After the burst is decided everywhere: read, leave, delete, and report the final records.
+
+        ``api``: None where there is nothing to ask (engine ``idle``).
+        """
+        gc.unfreeze()
+        before_s = time.process_time()
+        views = await _read_all(self.sessions, self._settings, api)
+        await _bounded((session.engine.close() for session in self.sessions), BUILD_CONCURRENCY)
+        if api is not None:
+            await asyncio.sleep(AGENT_LEAVE_S)
+            await _bounded((_delete(api, session) for session in self.sessions), BUILD_CONCURRENCY)
+        self._read_cpu_s = time.process_time() - before_s
+        for session, lag_ns in zip(self.sessions, self._lags_ns(), strict=True):
+            record = session.record(
+                self.share.run_id, self._worker.name, self._worker.region, views.get(session), lag_ns
+            )
+            self._records += 1
+            self._reporter.recorded(record)
+
+    def trailer(self, clock_offset_ms: float, clock_uncertainty_ms: float, rss_mb: float) -> Trailer:
+        """This process's last word on the burst."""
+        start_ns, end_ns = self._t0_ns - NS_PER_S, self._last_decided_ns
+        return Trailer(
+            worker=self._worker.name,
+            region=self._worker.region,
+            burst=self.share.burst,
+            intended=self.share.count,
+            recorded=self._records,
+            clock_offset_ms=round(clock_offset_ms, 3),
+            clock_uncertainty_ms=round(clock_uncertainty_ms, 3),
+            lag={name: meter.summary(start_ns, end_ns) for name, meter in self._meters.named()},
+            start_lag={
+                name: meter.summary(start_ns, min(end_ns, self._t0_ns + 5 * NS_PER_S))
+                for name, meter in self._meters.named()
+            },
+            cpu_s=round(self._cpu_s, 3),
+            read_cpu_s=round(self._read_cpu_s, 3),
+            rss_mb=round(rss_mb, 1),
+        )
+
+    def marked(self, session: Session, mark: Mark, at_ns: int) -> None:
+        self._reporter.marked(session, mark, at_ns)
+
+    def decided(self, session: Session) -> None:
+        record = session.record(self.share.run_id, self._worker.name, self._worker.region, None, 0)
+        self._reporter.decided(session, record)
+        self._undecided -= 1
+        if self._undecided == 0:
+            self._last_decided_ns = self._clock.monotonic_ns()
+            self._cpu_s = time.process_time() - self._cpu_start_s
+            self._reporter.all_decided()
+
+    def _after(
+        self, loop: asyncio.AbstractEventLoop, at_ns: int, call: Callable[..., object], *args: object
+    ) -> None:
+        delay_s = (at_ns - self._clock.monotonic_ns()) / NS_PER_S
+        self._timers.append(loop.call_later(max(0.0, delay_s), call, *args))
+
+    def _release(self, due_ns: int, batch: Sequence[Session]) -> None:
+        """The hot path: at the due moment every session of the batch writes, and nothing else happens."""
+        clock = self._clock
+        while clock.monotonic_ns() < due_ns:
+            pass
+        for session in batch:
+            session.fire()
+        loop = asyncio.get_running_loop()
+        for session in batch:
+            session.fired(loop)
+
+    def _restore_gc(self) -> None:
+        if self._gc_was_on:
+            gc.enable()
+
+    def _lags_ns(self) -> list[int]:
+        """The largest lag of either loop while each session ran."""
+        ends_ns = [session.intended_ns + (session.decided_ns or 0) for session in self.sessions]
+        per_loop = [meter.running_largest_ns(self._t0_ns, ends_ns) for _, meter in self._meters.named()]
+        return [max(lags) for lags in zip(*per_loop, strict=True)]
+
+
+class FreeUsers:
+    """``--release free``: each user starts when it is told to, and cleans up for itself."""
+
+    def __init__(
+        self,
+        run_id: str,
+        settings: Settings,
+        worker: Worker,
+        clock: Clock,
+        meters: Meters,
+        reporter: Reporter,
+        make_engine: Callable[[PlannedSession, EngineListener], Engine],
+        api: Api | None,
+    ) -> None:
+        self._run_id = run_id
+        self._settings = settings
+        self._worker = worker
+        self._clock = clock
+        self._meters = meters
+        self._reporter = reporter
+        self._make_engine = make_engine
+        self._api = api
+        self._server_clock = ServerClock()
+        self._waiting: dict[Session, asyncio.Event] = {}
+
+    async def run(self, ordinal: int) -> Record:
+        """One session, start to clean-up."""
+        item = planned(self._run_id, 0, ordinal, self._settings, self._worker.region)
+        session = Session(item, self._settings, self._clock, self._server_clock, self, self._make_engine)
+        done = self._waiting[session] = asyncio.Event()
+        try:
+            await session.build()
+            session.announce(self._clock.monotonic_ns(), self._clock.wall_ns())
+            session.fire()
+            session.fired(asyncio.get_running_loop())
+            await done.wait()
+        finally:
+            del self._waiting[session]
+        views = await _read_all([session], self._settings, self._api)
+        await session.engine.close()
+        if self._api is not None:
+            await asyncio.sleep(AGENT_LEAVE_S)
+            await _delete(self._api, session)
+        end_ns = session.intended_ns + (session.decided_ns or 0)
+        lag_ns = max(meter.largest_ns(session.intended_ns, end_ns) for _, meter in self._meters.named())
+        record = session.record(
+            self._run_id, self._worker.name, self._worker.region, views.get(session), lag_ns
+        )
+        self._reporter.recorded(record)
+        return record
+
+    def cancel(self, cause: str) -> None:
+        """End every session that is not decided."""
+        for session in list(self._waiting):
+            session.cancel(cause)
+
+    def marked(self, session: Session, mark: Mark, at_ns: int) -> None:
+        self._reporter.marked(session, mark, at_ns)
+
+    def decided(self, session: Session) -> None:
+        record = session.record(self._run_id, self._worker.name, self._worker.region, None, 0)
+        self._reporter.decided(session, record)
+        if session in self._waiting:
+            self._waiting[session].set()
+
+
+async def _read_all(
+    burst: Sequence[Session], settings: Settings, api: Api | None
+) -> dict[Session, ServerView]:  # fmt: skip
+    """What the API says of each session. A server that is gone is asked no more than it takes to see that."""
+    if api is None:
+        return {}
+    views: dict[Session, ServerView] = {}
+    started_s = time.monotonic()
+    open_sessions = list(burst)
+    while open_sessions:
+        await _bounded((_read(api, session, views) for session in open_sessions), BUILD_CONCURRENCY)
+        open_sessions = [s for s in open_sessions if _jobs_may_be_late(s, settings, views[s])]
+        if not open_sessions or time.monotonic() - started_s > JOBS_LATE_S:
+            break
+        await asyncio.sleep(READ_AGAIN_S)
+    return views
+
+
+async def _read(api: Api, session: Session, views: dict[Session, ServerView]) -> None:
+    room = session.planned.room
+    try:
+        dispatches = await api.dispatches(room)
+        participants = None if session.saw_agent else await api.participants(room)
+    except WireError as exc:
+        views[session] = ServerView(unread=exc.cause)
+    else:
+        views[session] = ServerView(dispatches, participants)
+
+
+def _jobs_may_be_late(session: Session, settings: Settings, view: ServerView) -> bool:
+    """``jobs`` can stay empty for seconds although the agent is there."""
+    seen = session.observation()
+    if view.unread or (seen.failure is not None and seen.failure[0] is Finding.CONNECT_FAILED):
+        return False
+    own = view.dispatch_of(settings.agent_name, seen.dispatch_id)
+    return own is not None and not own.jobs
+
+
+async def _delete(api: Api, session: Session) -> None:
+    """A room that can't be deleted stays until its own timeout; ``lk-users cleanup`` can try again."""
+    try:
+        await api.delete_room(session.planned.room)
+    except WireError:
+        pass
+
+
+async def _bounded(steps: Iterable[Awaitable[None]], concurrency: int) -> None:
+    """Run all, so many at once."""
+    queue = deque(steps)
+
+    async def work() -> None:
+        while queue:
+            await queue.popleft()
+
+    await asyncio.gather(*(work() for _ in range(min(concurrency, len(queue)))))

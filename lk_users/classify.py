@@ -1,0 +1,172 @@
+"""The rules: evidence → findings, each with its cause. Pure, and the only place that judges a session.
+
+Everything found is kept; the order in :mod:`lk_users.outcome` decides which finding is the outcome. A rule
+never guesses: where the API could not be asked, or may be late, the cause says so.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from lk_users.clock import NS_PER_S
+from lk_users.outcome import OUTCOMES, Finding
+from lk_users.record import Mark
+from lk_users.steps import Agent, Dispatch, User
+
+if TYPE_CHECKING:
+    from lk_users.evidence import DispatchView, JobView, Observation, ServerView
+
+# Statuses after which the request may have taken effect all the same.
+UNCLEAR_STATUS = 500
+
+
+def classify(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
+    """Finding → cause, in outcome order. ``view``: None while the API has not been asked yet."""
+    found: dict[Finding, str] = {}
+    if seen.cancelled:
+        found[Finding.CANCELLED] = seen.cancelled
+    if seen.failure is not None:
+        found[seen.failure[0]] = seen.failure[1]
+        found.update(_unclear(seen, view))
+    elif not seen.cancelled:
+        found.update(_unanswered(seen))
+    if not found:
+        found.update(_agent(seen, view))
+    found.update(_several_agents(seen))
+    found.update(_side_findings(seen, view))
+    if not any(finding in OUTCOMES for finding in found):
+        found[Finding.OK] = ""
+    return {finding: found[finding] for finding in Finding if finding in found}
+
+
+def _unclear(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
+    """A dispatch that failed without a clear no, and yet a job."""
+    assert seen.failure is not None
+    clear_no = 0 < seen.failure_status < UNCLEAR_STATUS
+    own = view.dispatch_of(seen.agent_name, seen.dispatch_id) if view is not None else None
+    if seen.failure[0] is Finding.DISPATCH_FAILED and not clear_no and own is not None and own.jobs:
+        return {
+            Finding.DISPATCH_UNCLEAR: f"{seen.failure[1]}, and yet the API lists job {own.jobs[0].job_id}"
+        }
+    return {}
+
+
+def _unanswered(seen: Observation) -> dict[Finding, str]:
+    """What the deadline found still open on our own way in."""
+    within = f"within {seen.session_timeout_s:g} s"
+    if seen.transaction.dispatch is Dispatch.ASKED:
+        return {Finding.DISPATCH_FAILED: f"no answer {within}"}
+    if seen.transaction.user is User.JOINING:
+        return {Finding.CONNECT_FAILED: f"no answer {within}"}
+    if seen.transaction.user is User.IN_ROOM and seen.transaction.agent is not Agent.WELCOMED:
+        return {Finding.MEDIA_FAILED: f"the peer connection was not up {within}"}
+    return {}
+
+
+def _agent(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
+    """We were in the room and listened: what did the agent do?"""
+    if Mark.WELCOMED in seen.marks_ns:
+        return _welcome(seen)
+    if not seen.named:
+        return _no_agent(seen, view)
+    last = seen.named[-1]
+    if last.gone_ns is not None:
+        job = _own_job(seen, view)
+        if job is not None and job.status == "success":
+            return {Finding.AGENT_ENDED: f"its job ended as done; it left: {last.gone_reason}"}
+        return {Finding.AGENT_LEFT: f"it left before the welcome: {last.gone_reason}"}
+    return {Finding.WELCOME_MISSING: how_far(seen)}
+
+
+def _welcome(seen: Observation) -> dict[Finding, str]:
+    joined_ns = seen.marks_ns.get(Mark.AGENT_JOINED, seen.marks_ns.get(Mark.AGENT_SEEN, 0))
+    waited_s = (seen.marks_ns[Mark.WELCOMED] - joined_ns) / NS_PER_S
+    if waited_s > seen.welcome_timeout_s:
+        return {Finding.WELCOME_LATE: f"{waited_s:.1f} s after the agent joined"}
+    return {}
+
+
+def how_far(seen: Observation) -> str:
+    """How far an agent came that was there and yet not heard."""
+    marks = seen.marks_ns
+    missing = ", ".join(sorted(item for item in seen.welcome if _ITEM_MARK[item] not in marks))
+    if seen.packets:
+        far = "its audio arrived, but silent"
+    elif Mark.AGENT_SPEAKING in marks:
+        far = "it said that it was speaking, but no audio packet arrived"
+    elif Mark.AGENT_TRACK in marks:
+        far = "its track was there, but it never spoke"
+    elif Mark.AGENT_READY in marks:
+        far = "it was ready, but published no track"
+    elif Mark.AGENT_ACTIVE in marks:
+        far = "it was connected, but never ready"
+    else:
+        far = "it never became active"
+    return f"{far}; missing: {missing}"
+
+
+def _no_agent(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
+    """No agent in the room, as far as we could see."""
+    if view is None:
+        return {Finding.NEVER_ASSIGNED: "no agent came; the API was not asked yet"}
+    if view.unread:
+        return {Finding.NEVER_ASSIGNED: f"no agent came, and the API could not be asked: {view.unread}"}
+    for participant in view.participants or ():
+        if participant.is_named(seen.agent_name):
+            return {Finding.CLIENT_BLIND: f"the API lists {participant.identity}, the user never saw it"}
+    own = view.dispatch_of(seen.agent_name, seen.dispatch_id)
+    if own is None:
+        return {Finding.NEVER_ASSIGNED: "the API lists no such dispatch"}
+    if not own.jobs:
+        return {Finding.NEVER_ASSIGNED: "the API lists no job for the dispatch"}
+    return _job_without_agent(own)
+
+
+def _job_without_agent(own: DispatchView) -> dict[Finding, str]:
+    job = own.jobs[-1]
+    error = f": {job.error}" if job.error else ""
+    if job.status in ("pending", "cancelled"):
+        return {Finding.NEVER_ASSIGNED: f"job {job.job_id} is {job.status}{error}"}
+    if job.ended_at_ns and not job.participant_identity:
+        return {Finding.REJECTED: f"job {job.job_id} ended as {job.status} without an agent{error}"}
+    return {Finding.ASSIGNED_NOT_JOINED: f"job {job.job_id} is {job.status} on {job.worker_id}{error}"}
+
+
+def _several_agents(seen: Observation) -> dict[Finding, str]:
+    found = {}
+    for first, second in itertools.combinations(seen.named, 2):
+        if first.overlaps(second) and first.identity != second.identity:
+            found[Finding.DUPLICATE_AGENT] = f"{first.identity} and {second.identity} at once"
+        elif first.identity == second.identity and first.sid != second.sid:
+            found[Finding.AGENT_REJOINED] = f"{first.identity} came back as {second.sid}"
+    return found
+
+
+def _side_findings(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
+    """Findings that never are the outcome."""
+    found = {}
+    others = [sighting for sighting in seen.sightings if not sighting.named]
+    if others:
+        found[Finding.BYSTANDER_AGENT] = ", ".join(sighting.identity for sighting in others)
+    if view is not None and seen.agent_name:
+        ghosts = [item for item in view.dispatches if not item.agent_name and not item.jobs]
+        if ghosts:
+            found[Finding.GHOST_DISPATCH] = f"dispatch {ghosts[0].dispatch_id} for the unnamed agent, no job"
+    if seen.rearmed:
+        found[Finding.REARMED] = "its connection was made again"
+    return found
+
+
+def _own_job(seen: Observation, view: ServerView | None) -> JobView | None:
+    own = view.dispatch_of(seen.agent_name, seen.dispatch_id) if view is not None else None
+    return own.jobs[-1] if own is not None and own.jobs else None
+
+
+_ITEM_MARK = {
+    "state": Mark.AGENT_SPEAKING,
+    "track": Mark.AGENT_TRACK,
+    "audio": Mark.FIRST_AUDIO,
+    "text": Mark.FIRST_TEXT,
+}
+WELCOME_MARK = _ITEM_MARK

@@ -1,0 +1,94 @@
+"""``lk-users``: what is done apart from a run. Runs themselves are started by ``locust``.
+
+Each subcommand is two functions: one declares its arguments, one does it and returns the exit code.
+Bad input is one clear line on stderr a fault, and exit code 12.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from lk_users.errors import LkUsersError, Refused
+from lk_users.local import stack
+from lk_users.outcome import ExitCode
+from lk_users.report.make import ending, make_report
+from lk_users.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Subparsers = argparse._SubParsersAction["_Parser"]
+    Declare = Callable[[Subparsers], None]
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse would print its usage and exit with 2, which is Locust's code for something else."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Refused([f"{message}; see {self.prog} --help"])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``lk-users``. ``argv``: without the program's name; default: the process's own."""
+    parser = _Parser(prog="lk-users", description="Beside a run: reports, and what a run needs around it.")
+    parser.add_argument("--version", action="version", version=f"lk-users {VERSION}")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for declare in _COMMANDS:
+        declare(subparsers)
+    try:
+        arguments = parser.parse_args(argv)
+        return int(arguments.run(arguments))
+    except Refused as exc:
+        faults: Sequence[str] = exc.faults
+    except (LkUsersError, OSError) as exc:
+        faults = [str(exc)]
+    for fault in faults:
+        print(f"lk-users: {fault}", file=sys.stderr)
+    return ExitCode.REFUSED
+
+
+def _declare_report(subparsers: Subparsers) -> None:
+    text = "make a run's records.jsonl, summary.json and summary.md again; exit with the run's code"
+    parser = subparsers.add_parser("report", help=text, description=text)
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a run's folder, for example runs/…")
+    parser.set_defaults(run=_report)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    judgement = make_report(arguments.run_dir)
+    print(ending(arguments.run_dir))
+    return judgement.exit_code
+
+
+def _declare_stack(subparsers: Subparsers) -> None:
+    text = "start a real LiveKit server and the reference agent, run a command against them, stop them"
+    parser = subparsers.add_parser("stack", help=text, description=text)
+    parser.add_argument("--agent-name", default=stack.AGENT_NAME, help="name the agent registers under")
+    parser.add_argument("--workers", default=stack.AGENT_WORKERS, type=int, help="how many workers it has")
+    parser.add_argument("--server-binary", help="livekit-server to use (or LK_SERVER_BINARY)")
+    parser.add_argument("--udp-port", action="store_true", help="one UDP port for all media")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="-- COMMAND …")
+    parser.set_defaults(run=_stack)
+
+
+def _stack(arguments: argparse.Namespace) -> int:
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if arguments.workers < 1:
+        raise Refused([f"--workers {arguments.workers}: must be at least 1"])
+    return stack.run(
+        command,
+        agent_name=arguments.agent_name,
+        workers=arguments.workers,
+        server_binary=arguments.server_binary,
+        udp_port=arguments.udp_port,
+    )
+
+
+_COMMANDS: Final[tuple[Declare, ...]] = (_declare_report, _declare_stack)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,319 @@
+"""Engine ``listen``: a real WebRTC participant that hears audio and reads transcripts."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from livekit.protocol import models
+
+from lk_users.errors import ConnectionCut, WireError
+from lk_users.outcome import Finding
+from lk_users.wire import api
+from lk_users.wire.armed import ArmedRequest
+from lk_users.wire.audio import Ear
+from lk_users.wire.peer import Peer
+from lk_users.wire.signalling import Signal, SignalPath, disconnect_reason
+from lk_users.wire.text_stream import TextStreams
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable, Sequence
+
+    from livekit.protocol import rtc as messages
+
+    from lk_users.clock import Clock
+    from lk_users.engines.port import EngineListener
+    from lk_users.evidence import ParticipantView
+    from lk_users.plan import PlannedSession
+    from lk_users.settings import Settings
+    from lk_users.wire.armed import Endpoint
+    from lk_users.wire.signalling import Pinger
+
+ROOM_ENDED = (models.DisconnectReason.ROOM_DELETED, models.DisconnectReason.ROOM_CLOSED)
+# A server may fail to ask for the audio section of a track that it announced (seen once in 600 joins
+# over /rtc/v1): after this long we offer one without being asked.
+SECTION_WAIT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all sessions of a process share."""
+
+    endpoint: Endpoint
+    prefix: str
+    keys: api.Keys
+    clock: Clock
+    path: SignalPath
+    addresses: tuple[str, ...] | None
+    pinger: Pinger
+
+
+class ListenEngine:
+    """One user: its dispatch request, its signalling, its peer connection, its ears."""
+
+    def __init__(
+        self, planned: PlannedSession, settings: Settings, around: Surroundings, listener: EngineListener
+    ) -> None:
+        self._planned = planned
+        self._settings = settings
+        self._around = around
+        self._listener = listener
+        self._signal = Signal(around.endpoint, around.clock, self)
+        self._peer = Peer(self, around.addresses)
+        self._request = ArmedRequest(around.endpoint, around.clock, self._answered)
+        self._streams = TextStreams()
+        self._serial = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._owners: dict[str, str] = {}
+        self._mapped: set[str] = set()
+        self._ears: dict[str, Ear | None] = {}
+        self._connected = False
+        self._ended = False
+        self._offer_id = 1
+        self._offer_open = True
+        self._sections_wanted: int | None = None
+        self._sections_unasked = 0
+        self._own_sid = ""
+        self._worst_quality: int | None = None
+
+    async def build(self) -> None:
+        """Tokens, request bytes, offer and open connections. Raises ConnectionCut."""
+        planned, around, settings = self._planned, self._around, self._settings
+        agent = api.AgentRequest(
+            settings.agent_name, planned.metadata, settings.deployment, settings.restart_policy
+        )
+        token = api.user_token(
+            around.keys, planned.room, planned.identity, planned.attributes,
+            agent if settings.dispatch == "token" else None, planned.room_metadata,
+        )  # fmt: skip
+        sdp = await self._peer.offer() if around.path is SignalPath.V1 else ""
+        self._signal.load_join(around.prefix, around.path, token, offer_sdp=sdp)
+        await self._signal.arm()
+        if settings.dispatch in ("api", "room"):
+            path, body = (
+                api.create_dispatch(planned.room, agent)
+                if settings.dispatch == "api"
+                else api.create_room(planned.room, agent, planned.room_metadata)
+            )
+            self._request.load_post(around.prefix + path, api.admin_token(around.keys, planned.room), body)
+            await self._request.arm()
+
+    def dispatch(self) -> int:
+        return self._request.fire()
+
+    def join(self) -> int:
+        return self._signal.fire()
+
+    def leave(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._around.pinger.discard(self._signal)
+            self._signal.leave()
+
+    async def close(self) -> None:
+        self.leave()
+        self._request.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await self._peer.close()
+
+    def evidence(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {"local_ports": self._peer.local_ports()}
+        if self._worst_quality is not None:
+            facts["worst_quality"] = models.ConnectionQuality.Name(self._worst_quality).lower()
+        if self._sections_unasked:
+            facts["sections_unasked"] = self._sections_unasked
+        if self._signal.rearmed or self._request.rearmed:
+            facts["rearmed"] = True
+        ears = [ear for ear in self._ears.values() if ear is not None]
+        if ears:
+            facts["loudest_dbfs"] = round(max(ear.loudest_dbfs for ear in ears), 1)
+            facts["packets"] = sum(ear.packets for ear in ears)
+        return facts
+
+    def _answered(self, result: bytes | WireError) -> None:
+        if self._ended:
+            return
+        if isinstance(result, WireError):
+            self._listener.dispatch_failed(result)
+        elif self._settings.dispatch == "api":
+            self._listener.dispatched(api.read_dispatch(result), "")
+        else:
+            self._listener.dispatched(None, api.read_room_sid(result))
+
+    # What signalling tells.
+
+    def signal(self, kind: str, response: messages.SignalResponse) -> None:
+        if self._ended:
+            return
+        if kind == "join":
+            self._joined(response.join)
+        elif kind == "update":
+            for info in response.update.participants:
+                self._updated(info)
+        elif kind == "answer":
+            self._later(self._accept(response.answer))
+        elif kind == "media_sections_requirement":
+            self._want_sections(response.media_sections_requirement.num_audios)
+        elif kind == "offer":
+            self._later(self._answer_offer(response.offer))
+        elif kind == "trickle":
+            self._later(self._peer.add_candidate(response.trickle.candidateInit))
+        elif kind == "connection_quality":
+            self._scored(response.connection_quality)
+        elif kind == "leave":
+            self._sent_away(response.leave)
+
+    def signal_lost(self, error: WireError) -> None:
+        if self._ended:
+            return
+        if not self._connected:
+            self._listener.join_failed(error)
+        else:
+            self._listener.dropped(Finding.CONNECTION_LOST, error.cause)
+        self._around.pinger.discard(self._signal)
+
+    def _joined(self, join: messages.JoinResponse) -> None:
+        self._connected = True
+        self._own_sid = join.participant.sid
+        self._around.pinger.add(self._signal)
+        info = join.server_info
+        edition = "cloud" if info.edition == models.ServerInfo.Edition.Cloud else "open source"
+        server = f"{edition} {info.version} node {info.node_id} region {info.region or '-'}"
+        others = [api.participant_view(other) for other in join.other_participants]
+        for other in others:
+            self._own_tracks(other)
+        self._listener.connected(api.participant_view(join.participant), join.room.sid, others, server)
+
+    def _updated(self, info: models.ParticipantInfo) -> None:
+        if info.sid == self._own_sid:
+            return
+        view = api.participant_view(info)
+        self._own_tracks(view)
+        self._listener.participant(view)
+
+    def _own_tracks(self, view: ParticipantView) -> None:
+        """Remember whose microphones to hear: an agent's, or that of a participant on its behalf."""
+        if not view.agent and not view.on_behalf_of:
+            return
+        fresh = [sid for sid in view.microphones if sid not in self._owners]
+        for sid in fresh:
+            self._owners[sid] = view.sid
+            if sid in self._mapped:
+                self._listener.subscribed(view.sid)
+        if fresh and self._around.path is SignalPath.V1:
+            asyncio.get_running_loop().call_later(SECTION_WAIT_S, self._section_check, fresh)
+
+    def _section_check(self, sids: Sequence[str]) -> None:
+        missing = [sid for sid in sids if sid not in self._mapped]
+        if missing and not self._ended and not self._offer_open:
+            self._sections_unasked += len(missing)
+            self._want_sections(len(missing))
+
+    def _sent_away(self, leave: messages.LeaveRequest) -> None:
+        reason = disconnect_reason(leave.reason)
+        finding = Finding.ROOM_CLOSED if leave.reason in ROOM_ENDED else Finding.USER_DROPPED
+        if self._connected:
+            self._listener.dropped(finding, reason)
+        else:
+            self._listener.join_failed(ConnectionCut(f"sent away: {reason}"))
+        self._ended = True
+        self._around.pinger.discard(self._signal)
+        self._signal.close()
+
+    def _scored(self, update: messages.ConnectionQualityUpdate) -> None:
+        for info in update.updates:
+            if info.participant_sid == self._own_sid:
+                rank = _QUALITY_RANK.index(info.quality)
+                worst = self._worst_quality
+                if worst is None or rank < _QUALITY_RANK.index(worst):
+                    self._worst_quality = info.quality
+
+    # Offers and answers, one after another.
+
+    def _later(self, step: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._one_by_one(step))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _one_by_one(self, step: Coroutine[Any, Any, None]) -> None:
+        async with self._serial:
+            if self._ended:
+                step.close()
+                return
+            try:
+                await step
+            except Exception as exc:
+                if not self._ended:
+                    self._listener.media_failed(f"{type(exc).__name__}: {exc}")
+
+    async def _accept(self, answer: messages.SessionDescription) -> None:
+        await self._peer.accept(answer.sdp, answer.mid_to_track_id)
+        self._mark_mapped(answer.mid_to_track_id.values())
+        self._offer_open = False
+        if self._sections_wanted is not None:
+            wanted, self._sections_wanted = self._sections_wanted, None
+            await self._offer_sections(wanted)
+
+    async def _answer_offer(self, offer: messages.SessionDescription) -> None:
+        sdp = await self._peer.answer(offer.sdp, offer.mid_to_track_id)
+        self._signal.answer(sdp, offer.id)
+        self._mark_mapped(offer.mid_to_track_id.values())
+
+    def _want_sections(self, audios: int) -> None:
+        """The server asks for a new offer. One that is open comes first: its answer may change the need."""
+        if self._offer_open:
+            self._sections_wanted = (self._sections_wanted or 0) + audios
+        else:
+            self._offer_open = True
+            self._later(self._offer_sections(audios))
+
+    async def _offer_sections(self, audios: int) -> None:
+        self._offer_open = True
+        self._offer_id += 1
+        self._signal.offer(await self._peer.offer_again(audios), self._offer_id)
+
+    def _mark_mapped(self, track_sids: Iterable[str]) -> None:
+        for sid in track_sids:
+            if sid not in self._mapped:
+                self._mapped.add(sid)
+                if sid in self._owners:
+                    self._listener.subscribed(self._owners[sid])
+
+    # What the peer connection tells.
+
+    def media_up(self) -> None:
+        if not self._ended:
+            self._listener.media_up()
+
+    def media_down(self, state: str) -> None:
+        if not self._ended:
+            self._listener.media_failed(state)
+
+    def packet(self, track_sid: str, payload: bytes) -> None:
+        owner = self._owners.get(track_sid)
+        if owner is None or self._ended:
+            return
+        if track_sid not in self._ears:
+            self._ears[track_sid] = Ear(self._around.clock)
+            self._listener.packet(owner)
+        ear = self._ears[track_sid]
+        if ear is not None and ear.hear(payload):
+            self._ears[track_sid] = None
+            self._listener.audible(owner, ear.first_loud_ns, ear.loudest_dbfs)
+
+    def data(self, message: bytes) -> None:
+        if not self._ended:
+            piece = self._streams.feed(message)
+            if piece is not None:
+                self._listener.text(piece)
+
+
+# From worst to best; the protocol's numbers are in another order.
+_QUALITY_RANK = (
+    models.ConnectionQuality.LOST,
+    models.ConnectionQuality.POOR,
+    models.ConnectionQuality.GOOD,
+    models.ConnectionQuality.EXCELLENT,
+)

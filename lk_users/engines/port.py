@@ -1,0 +1,81 @@
+"""The seam between a session and the way it takes part: five calls out, a handful of events back.
+
+Everything runs on the session's loop. An engine knows no deadlines, no outcomes and no other session; it
+tells what happened, when it happens, and the session draws the conclusions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lk_users.errors import WireError
+    from lk_users.evidence import DispatchView, ParticipantView
+    from lk_users.outcome import Finding
+    from lk_users.wire.text_stream import TextPiece
+
+
+class EngineListener(Protocol):
+    """What an engine tells its session."""
+
+    def dispatched(self, view: DispatchView | None, room_sid: str) -> None:
+        """The dispatch was answered. ``view``: by CreateDispatch; ``room_sid``: by CreateRoom."""
+
+    def dispatch_failed(self, error: WireError) -> None:
+        """Refused, or never answered."""
+
+    def connected(
+        self, own: ParticipantView, room_sid: str, others: Sequence[ParticipantView], server: str
+    ) -> None:
+        """In the room. ``server``: edition, version, node and region, as it says."""
+
+    def join_failed(self, error: WireError) -> None:
+        """The join was refused or its connection broke before it was answered."""
+
+    def media_up(self) -> None:
+        """The peer connection is connected."""
+
+    def media_failed(self, state: str) -> None:
+        """The peer connection failed."""
+
+    def participant(self, view: ParticipantView) -> None:
+        """Another participant came, changed or went."""
+
+    def subscribed(self, participant_sid: str) -> None:
+        """A microphone track of this participant reaches us."""
+
+    def packet(self, participant_sid: str) -> None:
+        """Its first RTP packet came."""
+
+    def audible(self, participant_sid: str, at_ns: int, level_dbfs: float) -> None:
+        """Its first audible frame came, at ``at_ns`` on the monotonic clock."""
+
+    def text(self, piece: TextPiece) -> None:
+        """A piece of a text stream came."""
+
+    def dropped(self, finding: Finding, cause: str) -> None:
+        """Out of the room without having left."""
+
+
+class Engine(Protocol):
+    """One session's way to take part."""
+
+    async def build(self) -> None:
+        """Everything that can be done before T0. Raises WireError."""
+
+    def dispatch(self) -> int:
+        """Write the request for the agent; the moment of it, in ns on the monotonic clock."""
+
+    def join(self) -> int:
+        """Write the join; the moment of it, in ns on the monotonic clock."""
+
+    def leave(self) -> None:
+        """Leave the room on purpose. Idempotent, allowed at any time."""
+
+    async def close(self) -> None:
+        """Free everything. Idempotent."""
+
+    def evidence(self) -> dict[str, Any]:
+        """What only the engine knows and the record should keep."""

@@ -1,0 +1,79 @@
+"""What the reference agent does wrong, as a job's metadata asks: ``{"lk": {"fault": …, "delay_ms": …}}``."""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+class Fault(enum.StrEnum):
+    """The closed list."""
+
+    NONE = "none"
+    SLOW_JOIN = "slow_join"
+    """Joins ``delay_ms`` after the assignment."""
+    SLOW_WELCOME = "slow_welcome"
+    """Speaks ``delay_ms`` after its listener is there."""
+    SILENT = "silent"
+    """Says that it speaks, and sends Opus silence and no transcript."""
+    FREEZE = "freeze"
+    """Becomes active and listening, then does nothing until its listener leaves."""
+    REJECT = "reject"
+    """Declines the job for good."""
+    IGNORE = "ignore"
+    """Never answers the offer."""
+    EAGER = "eager"
+    """Speaks as soon as its own connection is up, listener or not."""
+    BACKGROUND = "background"
+    """Audible ambience on a second track; its microphone stays silent and it sends no transcript."""
+    DIE_AFTER_JOIN = "die_after_join"
+    """Drops its connections ``delay_ms`` after it became active: no leave, no job status."""
+    END = "end"
+    """Leaves on purpose ``delay_ms`` after it became active; its job succeeded."""
+    REJOIN = "rejoin"
+    """Leaves ``delay_ms`` after it became active, joins again with the same token, then welcomes."""
+    DUPLICATE = "duplicate"
+    """A second one of it joins ``delay_ms`` after it became active, and welcomes too."""
+    BYSTANDER = "bystander"
+    """An agent of another name joins ``delay_ms`` after it became active, and only listens."""
+
+
+# Longer than most ask for, shorter than a default session; a slow welcome beyond the default timeout.
+DEFAULT_DELAY_MS: Final = {Fault.SLOW_JOIN: 3_000, Fault.SLOW_WELCOME: 12_000}
+MAX_DELAY_MS: Final = 3_600_000
+
+
+@dataclass(frozen=True)
+class Script:
+    """What one job shall do. ``note``: what of its metadata was meant for us and not understood."""
+
+    fault: Fault = Fault.NONE
+    delay_ms: int = 0
+    note: str = ""
+
+    @property
+    def delay_s(self) -> float:
+        return self.delay_ms / 1000
+
+
+def parse(metadata: str) -> Script:
+    """Metadata that is not JSON, or not about us, asks for nothing."""
+    try:
+        found: Any = json.loads(metadata) if metadata else None
+    except (ValueError, RecursionError):
+        return Script()
+    wish = found.get("lk") if isinstance(found, dict) else None
+    if not isinstance(wish, dict):
+        return Script()
+    name, delay_ms = wish.get("fault", Fault.NONE.value), wish.get("delay_ms")
+    try:
+        fault = Fault(name)
+    except ValueError:
+        return Script(note=f"unknown fault {name!r}; there are: {', '.join(Fault)}")
+    if delay_ms is None:
+        return Script(fault, DEFAULT_DELAY_MS.get(fault, 0))
+    if not isinstance(delay_ms, (int, float)) or not 0 <= delay_ms <= MAX_DELAY_MS:
+        return Script(fault, note=f"delay_ms {delay_ms!r} is not between 0 and {MAX_DELAY_MS}; taken as 0")
+    return Script(fault, int(delay_ms))

@@ -1,0 +1,214 @@
+"""The run as a whole: drives the barrier, keeps the run folder, and comes to the verdict."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import logging
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.event import Event
+
+from lk_users.barrier import Action, Announced, Kind, MasterBarrier, RunOver, Send, State
+from lk_users.clock import NS_PER_S, SystemClock
+from lk_users.record import Record
+from lk_users.report.folder import BurstInfo, RunInfo, WorkerShare, append_reason
+from lk_users.report.make import ending, make_report
+from lk_users.sinks.jsonl import Journal, journal_path
+from lk_users.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from lk_users.settings import ProcessSettings, Settings, Target
+    from lk_users.verdict import Judgement
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.05
+PROGRESS_S = 2.0
+SHOWN_PACKAGES = ("locust", "gevent", "livekit", "livekit-api", "livekit-protocol", "aiortc", "uvloop")
+
+
+class RunMaster:
+    """One run, seen from the process that leads it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        process: ProcessSettings,
+        target: Target,
+        send: Callable[[Kind, dict[str, Any], str], None],
+        gone: Callable[[], Mapping[str, str]],
+        over: Callable[[], None],
+    ) -> None:
+        """``send``: a message to a worker, to all where its id is empty. ``gone``: workers that left, and
+        why. ``over``: called once when nothing more will come. Raises OSError where the folder can't be
+        made."""
+        self.settings = settings
+        self._clock = SystemClock()
+        now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
+        started = dt.datetime.fromtimestamp(wall_ns / NS_PER_S, tz=dt.UTC)
+        self.run_id = f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+        self.run_dir: Path = process.run_dir / self.run_id
+        self.run_dir.mkdir(parents=True)
+        self._region = process.region
+        self._send = send
+        self._gone = gone
+        self._over = over
+        self._barrier = MasterBarrier(self.run_id, settings, wall_offset_ns=wall_ns - now_ns)
+        self._copies: dict[str, Journal | None] = {}
+        self._reasons_kept = 0
+        self._ended = Event()
+        self._shown = ""
+        RunInfo(
+            run_id=self.run_id,
+            started=started.isoformat(timespec="milliseconds"),
+            settings=settings.options,
+            users=settings.users,
+            cloud=target.cloud,
+            target={"url": target.shown_url, "key": target.shown_key},
+            versions=_versions(),
+            process={"region": process.region},
+        ).write(self.run_dir)
+        self._greenlet = gevent.spawn(self._drive)
+
+    def receive(self, worker: str, kind: str, data: Mapping[str, Any]) -> None:
+        """A message of a worker."""
+        now_ns = self._clock.monotonic_ns()
+        if kind == Kind.PING:
+            self._send(Kind.PONG, {"sent_ns": data["sent_ns"], "master_ns": now_ns}, worker)
+            return
+        if kind == Kind.RECORDS:
+            self._keep(worker, data["records"])
+        handler = {
+            Kind.HELLO: self._barrier.hello,
+            Kind.PARKED: self._barrier.parked,
+            Kind.BUILT: self._barrier.built,
+            Kind.DECIDED: self._barrier.decided,
+            Kind.RECORDS: self._barrier.records,
+            Kind.TRAILER: self._barrier.trailer,
+        }[Kind(kind)]
+        if kind == Kind.TRAILER:
+            self._keep_trailer(worker, data["trailer"])
+        self._do(handler(worker, data, now_ns))
+
+    def spawning_complete(self, users: int) -> None:
+        self._do(self._barrier.spawning_complete(users, self._clock.monotonic_ns()))
+
+    def cancel(self, cause: str) -> None:
+        """End the run now; waits for nobody."""
+        self._do(self._barrier.cancel(cause, self._clock.monotonic_ns()))
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """The workers that said hello."""
+        return tuple(self._barrier.workers)
+
+    @property
+    def is_over(self) -> bool:
+        return bool(self._ended.is_set())
+
+    def wait(self, patience_s: float) -> bool:
+        """Until nothing more will come; False if that took longer."""
+        return bool(self._ended.wait(patience_s))
+
+    def judge(self) -> tuple[Judgement, str]:
+        """Make the report. The verdict, and the text that ends the run."""
+        self._greenlet.kill(block=False)
+        self._keep_reasons()
+        for journal in self._copies.values():
+            if journal is not None:
+                journal.close()
+        judgement = make_report(self.run_dir)
+        return judgement, ending(self.run_dir)
+
+    def _drive(self) -> None:
+        due_s = 0.0
+        while not self._ended.is_set():
+            gevent.sleep(TICK_S)
+            now_ns = self._clock.monotonic_ns()
+            for worker, why in self._gone().items():
+                self._do(self._barrier.lost(worker, why, now_ns))
+            self._do(self._barrier.tick(now_ns))
+            due_s += TICK_S
+            if due_s >= PROGRESS_S:
+                due_s = 0.0
+                self._show()
+
+    def _do(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Send):
+                self._send(action.kind, dict(action.data), action.worker)
+            elif isinstance(action, Announced):
+                self._announced(action)
+            elif isinstance(action, RunOver):
+                self._ended.set()
+                self._over()
+
+    def _announced(self, action: Announced) -> None:
+        workers = self._barrier.workers
+        shares = tuple(
+            WorkerShare(worker=name, region=workers[name].region, first=share.first, count=share.count)
+            for name, share in action.shares.items()
+        )
+        intended = sum(share.count for share in shares)
+        info = BurstInfo(burst=action.burst, t0_wall_ns=action.t0_wall_ns, intended=intended, workers=shares)
+        info.append(self.run_dir)
+        logger.info("%d users are ready: T0 of burst %d in 1 s", intended, action.burst)
+
+    def _keep(self, worker: str, lines: list[str]) -> None:
+        """A worker on another machine keeps its journal there; the run folder gets a copy."""
+        journal = self._copy(worker)
+        if journal is not None:
+            for line in lines:
+                journal.record(Record.from_json(line))
+
+    def _keep_trailer(self, worker: str, data: Mapping[str, Any]) -> None:
+        from lk_users.health import Trailer
+
+        journal = self._copy(worker)
+        if journal is not None:
+            journal.trailer(Trailer.from_dict(dict(data)))
+
+    def _copy(self, worker: str) -> Journal | None:
+        if worker not in self._copies:
+            exists = journal_path(self.run_dir, worker).exists()
+            region = self._barrier.workers[worker].region if worker in self._barrier.workers else ""
+            self._copies[worker] = None if exists else Journal(self.run_dir, worker, region)
+        return self._copies[worker]
+
+    def _keep_reasons(self) -> None:
+        for reason in self._barrier.reasons[self._reasons_kept :]:
+            append_reason(self.run_dir, reason)
+        self._reasons_kept = len(self._barrier.reasons)
+
+    def _show(self) -> None:
+        """One line that people watch; only when it changed."""
+        counts = self._barrier.progress()
+        state = self._barrier.state
+        if state in (State.GATHERING, State.RESTING):
+            text = f"{counts['parked']} of {self.settings.users} users parked"
+        elif state is State.BUILDING:
+            text = f"building {counts['total']} sessions: tokens, connections, offers"
+        elif state is State.RUNNING:
+            waiting = counts["total"] - counts["decided"]
+            text = f"{counts['welcomed']} heard the welcome, {counts['failed']} failed, {waiting} wait"
+        else:
+            text = "all decided: asking the server about dispatches and jobs, leaving, deleting rooms"
+        if text != self._shown:
+            self._shown = text
+            logger.info("%s", text)
+
+
+def _versions() -> dict[str, str]:
+    found = {"lk-users": VERSION}
+    for name in SHOWN_PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,111 @@
+"""What can be known to fail before the first user starts, each as one clear line."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+from typing import TYPE_CHECKING, TypeVar
+
+from lk_users import slo
+from lk_users.errors import HttpError, Refused, WireError
+from lk_users.settings import ProcessSettings, Settings, Target
+from lk_users.wire.api import Api, Keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from lk_users.runtime import Runtime
+
+_T = TypeVar("_T")
+
+# A session holds a UDP socket, a WebSocket and, until it is answered, its dispatch's connection.
+HANDLES_PER_SESSION = 3
+HANDLES_BESIDE = 256
+
+
+def check_platform() -> None:
+    """Raises Refused on Windows."""
+    if sys.platform == "win32":
+        raise Refused(["Windows: uvloop has no build for it; use Linux, macOS, WSL or Docker"])
+
+
+def read_settings(options: Mapping[str, Any], users: int, target: Target) -> Settings:
+    """The run's settings, SLOs and all. Raises Refused with every fault."""
+    faults: list[str] = []
+    settings = _collect(lambda: Settings.from_options(options, users, cloud=target.cloud), faults)
+    text = str(options.get("slo") or "")
+    _collect(lambda: slo.parse(text), faults)
+    if faults or settings is None:
+        raise Refused(faults)
+    return settings
+
+
+def read_process(options: Mapping[str, Any]) -> tuple[ProcessSettings, Target]:
+    """What this process needs of its own. Raises Refused with every fault."""
+    faults: list[str] = []
+    process = _collect(lambda: ProcessSettings.from_options(options), faults)
+    target = _collect(Target.from_environment, faults)
+    if target is not None and target.cloud and process is not None and not process.allow_cloud:
+        faults.append(
+            f"{target.shown_url}: LiveKit Cloud bills agent minutes and connection minutes of every session, "
+            "and its terms restrict load tests. A burst of 600 sessions that stay half a minute costs about "
+            "300 agent minutes. If that is meant: --allow-cloud yes"
+        )
+    if faults or process is None or target is None:
+        raise Refused(faults)
+    return process, target
+
+
+def raise_handle_limit(sessions: int) -> None:
+    """Make room for the sockets of so many sessions in this process. Raises Refused if that can't be."""
+    needed = sessions * HANDLES_PER_SESSION + HANDLES_BESIDE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if hard not in (unlimited,) and hard < needed:
+        raise Refused(
+            [
+                f"too few file handles: {sessions} sessions in one process need {needed}, the hard limit is "
+                f"{hard}; raise it (ulimit -Hn {needed}) or use more processes (--processes)"
+            ]
+        )
+    if soft != unlimited and soft < needed:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed if hard == unlimited else hard, hard))
+
+
+def check_target(target: Target, runtime: Runtime) -> None:
+    """Ask the server whether it is there and takes our key. Raises Refused."""
+    runtime.start()
+    try:
+        runtime.call(_ask(target))
+    except HttpError as exc:
+        if exc.status in (401, 403):
+            fault = (
+                f"{target.shown_url} does not take LIVEKIT_API_KEY {target.shown_key} with this "
+                "LIVEKIT_API_SECRET: check that both belong to this server"
+            )
+        else:
+            fault = f"{target.shown_url} answered {exc.cause}: is this a LiveKit server?"
+        raise Refused([fault]) from exc
+    except WireError as exc:
+        raise Refused(
+            [f"LIVEKIT_URL {target.shown_url}: {exc.cause}; is a LiveKit server listening there?"]
+        ) from exc
+
+
+async def _ask(target: Target) -> None:
+    api = Api(target.http_url, Keys(target.key, target.secret))
+    try:
+        await api.rooms(["lk-preflight"])
+    finally:
+        await api.close()
+
+
+def _collect(read: Callable[[], _T], faults: list[str]) -> _T | None:
+    try:
+        return read()
+    except Refused as exc:
+        faults.extend(exc.faults)
+        return None

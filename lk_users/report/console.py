@@ -1,0 +1,104 @@
+"""The plain-text ending of a run: the verdict first, then why, in at most ``MAX_LINES`` lines."""
+
+from __future__ import annotations
+
+import textwrap
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from lk_users.record import Mark
+from lk_users.report import words
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lk_users.report.words import Summary
+
+MAX_LINES: Final = 44
+WIDTH: Final = 110
+REASONS_SHOWN: Final = 3
+SLOS_SHOWN: Final = 4
+FAILURES_SHOWN: Final = 3
+
+MARKS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        Mark.DISPATCHED: "dispatch answered",
+        Mark.CONNECTED: "user in the room",
+        Mark.AGENT_JOINED: "agent in the room",
+        Mark.FIRST_AUDIO: "agent heard",
+        Mark.FIRST_TEXT: "agent read",
+        Mark.WELCOMED: "welcomed",
+    }
+)
+
+
+def text(summary: Summary) -> str:
+    """The ending, without a final newline."""
+    lines = [
+        words.headline(summary),
+        *_points(summary["void_reasons"], REASONS_SHOWN),
+        *_slo_lines(summary["slo"]),
+        "",
+        _about(summary),
+        *_points([words.session_line(summary)], 1),
+        *_points(words.failure_lines(summary), FAILURES_SHOWN),
+        "",
+        "Where the time went",
+        *_points(words.time_lines(summary), 4),
+        *_mark_lines(summary["marks"]),
+        "",
+        "How far to trust it",
+        *_points([words.burst_line(summary), words.health_line(summary)], 2),
+    ]
+    return "\n".join(lines)
+
+
+def _points(sentences: Sequence[str], shown: int) -> list[str]:
+    """Each sentence as a point of at most two lines; of more than ``shown`` the rest is counted."""
+    lines = []
+    for sentence in sentences[:shown]:
+        lines += textwrap.wrap(
+            " ".join(sentence.split()),
+            WIDTH,
+            initial_indent="  - ",
+            subsequent_indent="    ",
+            max_lines=2,
+            placeholder=" …",
+            break_on_hyphens=False,
+        )
+    if len(sentences) > shown:
+        lines.append(f"  - and {len(sentences) - shown} more, in summary.md")
+    return lines
+
+
+def _slo_lines(slos: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The missed ones first."""
+    ordered = sorted(slos, key=lambda slo: slo["ok"])
+    lines = [
+        f"  {'met   ' if slo['ok'] else 'MISSED'}  {slo['text']}   (was {words.slo_value(slo)})"
+        for slo in ordered[:SLOS_SHOWN]
+    ]
+    return lines + ([f"  and {len(slos) - SLOS_SHOWN} more" for _ in (0,) if len(slos) > SLOS_SHOWN])
+
+
+def _about(summary: Summary) -> str:
+    agent = summary["settings"].get("agent-name") or "the unnamed agent"
+    resolved = summary["resolved"]
+    bursts = words.plural(len(summary["bursts"]), "burst")
+    where = f" on {url}" if (url := summary["target"].get("url")) else ""
+    return (
+        f"Run {summary['run_id']}{where}: {bursts}, agent {agent}, dispatch by {resolved['dispatch']}, "
+        f"{resolved['order']}"
+    )
+
+
+def _mark_lines(marks: Mapping[str, Any]) -> list[str]:
+    """When each thing happened, from the planned start; what happened to nobody is left out."""
+    seen = {name: title for name, title in MARKS.items() if marks[name]["n"]}
+    if not seen:
+        return []
+    lines = [f"  {'from the planned start to':<26}{'p50':>9}{'p90':>9}{'p99':>9}{'max':>9}{'never':>7}"]
+    for name, title in seen.items():
+        cells = "".join(f"{words.duration(marks[name][key]):>9}" for key in ("p50", "p90", "p99", "max"))
+        lines.append(f"  {title:<26}{cells}{marks[name]['censored']:>7}")
+    return lines

@@ -1,0 +1,276 @@
+"""``summary.json``, schema 1: a fold over the records. Times in ms, to the microsecond.
+
+Nothing here depends on when or where it is made, so a report made again has the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from lk_users.clock import NS_PER_MS, NS_PER_S
+from lk_users.outcome import ORDER, OURS, Fault, Finding, fault_of
+from lk_users.record import Mark, Phase
+from lk_users.slo import GROUPS, belongs
+from lk_users.stats import limit_ns, mark_samples_ns, percentile, phase_samples_ns, start_errors_ns
+from lk_users.verdict import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from lk_users.health import Lag, Trailer
+    from lk_users.record import Record
+    from lk_users.report.folder import BurstInfo, Merged, RunInfo
+    from lk_users.settings import Settings
+    from lk_users.verdict import Judgement
+
+SCHEMA: Final = 1
+SLOWEST: Final = 10
+_ID_FIELDS: Final = (
+    "room",
+    "room_sid",
+    "dispatch_id",
+    "job_id",
+    "worker_id",
+    "participant_sid",
+    "agent_sid",
+    "agent_identity",
+)
+
+
+def summarize(info: RunInfo, settings: Settings, merged: Merged, judgement: Judgement) -> dict[str, Any]:
+    """The summary of one run, ready for JSON."""
+    records = merged.records
+    figures = counted(records, settings)
+    return {
+        "schema": SCHEMA,
+        "run_id": info.run_id,
+        "verdict": judgement.verdict.value,
+        "exit_code": int(judgement.exit_code),
+        "void_reasons": list(judgement.void_reasons),
+        "slo": [{"text": slo.text, "value": slo.value, "ok": slo.ok} for slo in judgement.slo],
+        "settings": {**info.settings, "users": str(info.users)},
+        "resolved": {
+            "dispatch": settings.dispatch,
+            "order": settings.order,
+            "release": settings.release,
+            "engine": settings.engine,
+            "batches": settings.batch_size > 0,
+        },
+        "target": dict(info.target),
+        "versions": dict(info.versions),
+        "wall": {"started": info.started, "ended": _iso(max(map(_ended_ns, records), default=0))},
+        "sessions": {
+            "intended": merged.intended,
+            "recorded": len(records),
+            "unrecorded": len(merged.missing),
+            "uncounted": len(records) - len(figures),
+        },
+        "outcomes": _tally(record.outcome for record in records),
+        "causes": _causes(records),
+        "groups": {name: sum(belongs(record, name) for record in records) for name in GROUPS},
+        "findings": _tally(Finding(name) for record in records for name in record.findings),
+        "start_error_ms": _spread(start_errors_ns(records), (50, 99), n=True),
+        "marks": {mark.value: _mark(figures, mark) for mark in Mark},
+        "phases": _phases(figures),
+        "bottleneck": _bottleneck(figures),
+        "bursts": [_burst(number, merged.bursts, figures) for number in _burst_numbers(merged)],
+        "workers": _workers(records, merged.trailers),
+        "sinks": {},
+        "slowest": [_session(record) for record in _slowest(figures)],
+    }
+
+
+def wait_ns(record: Record) -> int:
+    """How long the user waited: to the welcome, or until there was nothing to wait for."""
+    return record.marks_ns.get(Mark.WELCOMED, record.decided_ns or record.deadline_ns)
+
+
+def _tally(findings: Iterable[Finding]) -> dict[str, int]:
+    """How often each occurs, in the order of :mod:`lk_users.outcome`; what never does is left out."""
+    counts = Counter(findings)
+    return {finding.value: counts[finding] for finding in ORDER if counts[finding]}
+
+
+def _causes(records: Sequence[Record]) -> dict[str, dict[str, int]]:
+    """Outcome → cause → sessions, the most frequent first; of sessions that are not ok."""
+    counts: dict[Finding, Counter[str]] = defaultdict(Counter)
+    for record in records:
+        if record.outcome is not Finding.OK:
+            counts[record.outcome][record.cause or "no cause given"] += 1
+    return {
+        outcome.value: dict(sorted(counts[outcome].items(), key=lambda item: (-item[1], item[0])))
+        for outcome in ORDER
+        if outcome in counts
+    }
+
+
+def _spread(ordered_ns: Sequence[int], percents: Sequence[int], *, n: bool = False) -> dict[str, Any]:
+    """Percentiles and the largest, in ms; None of nothing."""
+    values: dict[str, Any] = {"n": len(ordered_ns)} if n else {}
+    for percent in percents:
+        values[f"p{percent}"] = _ms(percentile(ordered_ns, percent))
+    return {**values, "max": _ms(percentile(ordered_ns, 100))}
+
+
+def _mark(records: Sequence[Record], mark: Mark) -> dict[str, Any]:
+    happened = sum(mark in record.marks_ns for record in records)
+    spread = _spread(mark_samples_ns(records, mark), (50, 90, 99))
+    return {"n": happened, "censored": len(records) - happened, **spread}
+
+
+def _observed(records: Sequence[Record]) -> list[Record]:
+    """The sessions whose wait was really waited: what broke on our side says nothing."""
+    return [record for record in records if fault_of(record.outcome) is not Fault.OURS]
+
+
+def _phases(records: Sequence[Record]) -> dict[str, Any]:
+    """Lengths over all sessions that have the phase, and its share of everybody's waiting together.
+
+    User and agent get ready side by side, so shares need not add up to 1.
+    """
+    observed = _observed(records)
+    waited_ns = sum(map(wait_ns, observed))
+    spent_ns = _spent_ns(observed, blamable=False)
+    return {
+        phase.value: {
+            **_spread(phase_samples_ns(records, phase), (50, 90, 99), n=True),
+            "share": round(spent_ns[phase] / waited_ns, 6) if waited_ns else None,
+        }
+        for phase in Phase
+    }
+
+
+def _spent_ns(records: Sequence[Record], *, blamable: bool) -> dict[Phase, int]:
+    """Time in each phase, all sessions together. ``blamable``: only of phases that our lag did not cover."""
+    spent = dict.fromkeys(Phase, 0)
+    for record in records:
+        for phase, length_ns in record.phases_ns().items():
+            if not blamable or length_ns >= record.lag_ms * NS_PER_MS:
+                spent[phase] += length_ns
+    return spent
+
+
+def _bottleneck(records: Sequence[Record]) -> dict[str, Any] | None:
+    """The phase that took the largest share of the wait, of those that our own lag does not explain."""
+    observed = _observed(records)
+    waited_ns = sum(map(wait_ns, observed))
+    blamed_ns = _spent_ns(observed, blamable=True)
+    phase = max(Phase, key=blamed_ns.__getitem__)
+    if not waited_ns or not blamed_ns[phase]:
+        return None
+    spent_ns = _spent_ns(observed, blamable=False)[phase]
+    return {"phase": phase.value, "share": round(spent_ns / waited_ns, 6)}
+
+
+def _burst_numbers(merged: Merged) -> list[int]:
+    return sorted({r.burst for r in merged.records} | {burst.burst for burst in merged.bursts})
+
+
+def _burst(number: int, announced: Sequence[BurstInfo], records: Sequence[Record]) -> dict[str, Any]:
+    """One burst; its T0 as announced, else the earliest intended start."""
+    mine = [record for record in records if record.burst == number]
+    starts_ns = [record.intended_wall_ns for record in mine if record.intended_wall_ns]
+    t0_ns = next((b.t0_wall_ns for b in announced if b.burst == number and b.t0_wall_ns), 0)
+    return {
+        "burst": number,
+        "t0": _iso(t0_ns or min(starts_ns, default=0)),
+        "sessions": len(mine),
+        "outcomes": _tally(record.outcome for record in mine),
+        "start_error_ms": _spread(start_errors_ns(mine), (50, 99)),
+        "first_audio": _mark(mine, Mark.FIRST_AUDIO),
+        "welcomed": _mark(mine, Mark.WELCOMED),
+    }
+
+
+def _workers(records: Sequence[Record], trailers: Sequence[Trailer]) -> list[dict[str, Any]]:
+    """Each worker over all bursts: sums of CPU, the worst of the rest; None where it left no last word."""
+    sessions = Counter((record.worker, record.region) for record in records)
+    words: dict[tuple[str, str], list[Trailer]] = defaultdict(list)
+    for trailer in trailers:
+        words[trailer.worker, trailer.region].append(trailer)
+    return [
+        {
+            "id": worker,
+            "region": region,
+            "sessions": sessions[worker, region],
+            **_health(words[worker, region]),
+        }
+        for worker, region in sorted({*sessions, *words})
+    ]
+
+
+def _health(trailers: Sequence[Trailer]) -> dict[str, Any]:
+    if not trailers:
+        names = ("clock_offset_ms", "clock_uncertainty_ms", "lag_ms", "start_lag_ms")
+        return dict.fromkeys((*names, "cpu_s", "read_cpu_s", "rss_mb"))
+    return {
+        "clock_offset_ms": trailers[-1].clock_offset_ms,
+        "clock_uncertainty_ms": max(trailer.clock_uncertainty_ms for trailer in trailers),
+        "lag_ms": _worst([lag for trailer in trailers for lag in trailer.lag.values()]),
+        "start_lag_ms": _worst([lag for trailer in trailers for lag in trailer.start_lag.values()]),
+        "cpu_s": round(sum(trailer.cpu_s for trailer in trailers), 3),
+        "read_cpu_s": round(sum(trailer.read_cpu_s for trailer in trailers), 3),
+        "rss_mb": max(trailer.rss_mb for trailer in trailers),
+    }
+
+
+def _worst(lags: Sequence[Lag]) -> dict[str, float] | None:
+    """Of all loops and bursts the worst figure each."""
+    if not lags:
+        return None
+    return {
+        "p50": max(lag.p50 for lag in lags),
+        "p95": max(lag.p95 for lag in lags),
+        "max": max(lag.max for lag in lags),
+    }
+
+
+def _slowest(records: Sequence[Record]) -> list[Record]:
+    """Failed sessions first, then the longest waits."""
+
+    def rank(record: Record) -> tuple[bool, int, tuple[int, int, str]]:
+        reached_ns = record.marks_ns.get(Mark.WELCOMED, limit_ns(record))
+        return (record.outcome is Finding.OK, -reached_ns, record.sort_key())
+
+    return sorted(records, key=rank)[:SLOWEST]
+
+
+def _session(record: Record) -> dict[str, Any]:
+    return {
+        "session_id": record.session_id,
+        "burst": record.burst,
+        "outcome": record.outcome.value,
+        "cause": record.cause,
+        "welcomed_ms": _ms(record.marks_ns.get(Mark.WELCOMED)),
+        "waited_ms": None if record.outcome in OURS else _ms(wait_ns(record)),
+        "lag_ms": record.lag_ms,
+        "phases_ms": {phase.value: _ms(length_ns) for phase, length_ns in record.phases_ns().items()},
+        **{name: getattr(record, name) for name in _ID_FIELDS},
+        "worker": record.worker,
+        "region": record.region,
+    }
+
+
+def _ended_ns(record: Record) -> int:
+    """When its outcome stood, Unix time; 0: not known."""
+    return record.intended_wall_ns + record.decided_ns if record.decided_ns else 0
+
+
+def _ms(value_ns: int | None) -> float | None:
+    return None if value_ns is None else round(value_ns / NS_PER_MS, 3)
+
+
+def _iso(wall_ns: int) -> str | None:
+    """ISO 8601 in UTC, to the millisecond; None of 0, which is not known."""
+    if not wall_ns:
+        return None
+    moment = datetime.fromtimestamp(wall_ns // NS_PER_S, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{wall_ns % NS_PER_S // NS_PER_MS:03d}Z"
+
+
+def lag_overall(workers: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    """The worst lag of all workers that told theirs."""
+    lags = [worker["lag_ms"] for worker in workers if worker["lag_ms"]]
+    return {key: max(lag[key] for lag in lags) for key in ("p50", "p95", "max")} if lags else None

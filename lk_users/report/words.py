@@ -1,0 +1,252 @@
+"""The summary in words, for people who never saw this program: short sentences, one a line."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from lk_users.outcome import Fault, Finding, Verdict, fault_of
+from lk_users.record import Phase
+from lk_users.report.summary import lag_overall
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Summary = Mapping[str, Any]
+
+CAUSES_SHOWN: Final = 3
+# Below it the "bottleneck" is a crumb of a wait for something that never came.
+EXPLAINS_SHARE: Final = 0.1
+NEXT_SHARE: Final = 0.05
+LATE_AGENT_MS: Final = 1000.0
+
+PHASES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        Phase.DISPATCH_API: ("the answer to the dispatch request", "from writing the request to its answer"),
+        Phase.USER_JOIN: ("the user's own way into the room", "from writing the join to being in the room"),
+        Phase.MEDIA_SETUP: ("setting up media", "from being in the room to the media connection being up"),
+        Phase.SERVER_QUEUE: (
+            "the server's queue",
+            "from storing the dispatch to offering the job to the worker that took it",
+        ),
+        Phase.ACCEPT_TO_JOIN: ("the agent's way into the room", "from the offer of the job to its join"),
+        Phase.AGENT_START: ("the agent's start", "from its join to its audio track"),
+        Phase.SPEAK: ("the agent's first words", "from its audio track to the first that was heard or read"),
+    }
+)
+
+OUTCOMES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        Finding.GENERATOR_LOST: "the worker that ran them died or sent no record",
+        Finding.ENGINE_CRASHED: "the generator's own engine crashed under them",
+        Finding.CANCELLED: "the run was stopped before their outcome",
+        Finding.CLIENT_BLIND: "the server lists the agent in the room, and the user did not see it",
+        Finding.MEDIA_FAILED: "in the room, and the media connection never came up",
+        Finding.DISPATCH_UNCLEAR: "the dispatch request timed out or failed, and yet there was a job",
+        Finding.RATE_LIMITED: "the server refused the request for its rate limit (HTTP 429)",
+        Finding.DISPATCH_FAILED: "the dispatch request was refused, failed or never answered",
+        Finding.CONNECT_FAILED: "the user's first try to join failed; an SDK would have tried again",
+        Finding.USER_DROPPED: "the server sent the user away",
+        Finding.CONNECTION_LOST: "the user's connection to the server was cut",
+        Finding.ROOM_CLOSED: "the room was closed under the user",
+        Finding.NEVER_ASSIGNED: "no agent worker got the job",
+        Finding.REJECTED: "an agent worker declined the job",
+        Finding.ASSIGNED_NOT_JOINED: "an agent worker took the job, and no agent came",
+        Finding.DUPLICATE_AGENT: "two of the agent were in one room",
+        Finding.JOB_RETRIED: "the job was given to a second worker",
+        Finding.AGENT_REJOINED: "the agent left and came back",
+        Finding.AGENT_LEFT: "the agent went away",
+        Finding.AGENT_ENDED: "the agent's job was shut down on purpose",
+        Finding.WELCOME_MISSING: "the agent came, and its welcome did not",
+        Finding.WELCOME_CLIPPED: "the beginning of the welcome could not be heard",
+        Finding.WELCOME_LATE: "the welcome came after --welcome-timeout",
+        Finding.WELCOME_TWICE: "two participants spoke a welcome",
+    }
+)
+
+FAULTS: Final[Mapping[Fault, str]] = MappingProxyType(
+    {
+        Fault.OURS: "the generator's doing",
+        Fault.OPEN: "open whose doing",
+        Fault.THEIRS: "the target's doing",
+    }
+)
+
+
+def duration(ms: float | None) -> str:
+    """In a unit that fits: 0.4 ms, 9.8 ms, 210 ms, 1.25 s, 18.2 s, 120 s; a dash for None."""
+    if ms is None:
+        return "-"
+    if ms < 9.95:
+        return f"{ms:.1f} ms"
+    if ms < 999.5:
+        return f"{ms:.0f} ms"
+    seconds = ms / 1000
+    if seconds < 9.995:
+        return f"{seconds:.2f} s"
+    return f"{seconds:.1f} s" if seconds < 99.95 else f"{seconds:.0f} s"
+
+
+def percent(share: float | None) -> str:
+    """A share of 1 as whole percent, never rounded to nothing or to all; a dash for None."""
+    if share is None:
+        return "-"
+    if 0 < share < 0.01:
+        return "under 1 %"
+    if 0.99 < share < 1:
+        return "over 99 %"
+    return f"{100 * share:.0f} %"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def headline(summary: Summary) -> str:
+    """The verdict and what it means, in one line."""
+    verdict, slos = summary["verdict"], summary["slo"]
+    missed = sum(not slo["ok"] for slo in slos)
+    meaning = {
+        Verdict.PASS: "every SLO was met",
+        Verdict.SLO_FAILED: f"{missed} of {plural(len(slos), 'SLO')} missed",
+        Verdict.VOID: "this run says nothing reliable about the target",
+    }[Verdict(verdict)]
+    return f"{verdict}: {meaning} (exit code {summary['exit_code']})"
+
+
+def slo_value(slo: Mapping[str, Any]) -> str:
+    """What an SLO came to, in its own unit."""
+    value = slo["value"]
+    if value is None:
+        return "no data"
+    if slo["text"].startswith("count"):
+        return f"{value:g}"
+    return f"{100 * value:.4g} %" if slo["text"].startswith("rate") else duration(value)
+
+
+def session_line(summary: Summary) -> str:
+    sessions, groups = summary["sessions"], summary["groups"]
+    ok = summary["outcomes"].get(Finding.OK, 0)
+    text = f"{sessions['recorded']} of {plural(sessions['intended'], 'intended session')} recorded, {ok} ok"
+    if groups["lost"]:
+        text += f", {groups['lost']} without a welcome"
+    return text + "."
+
+
+def failure_lines(summary: Summary) -> list[str]:
+    """One line for each outcome that is not ok: how many, whose doing, what it means, the causes."""
+    lines = []
+    for name, causes in summary["causes"].items():
+        outcome = Finding(name)
+        shown = [f"{cause} ({count})" for cause, count in list(causes.items())[:CAUSES_SHOWN]]
+        rest = len(causes) - len(shown)
+        if rest:
+            shown.append(f"and {plural(rest, 'other cause')}")
+        count = summary["outcomes"][name]
+        lines.append(
+            f"{count} {name} ({FAULTS[fault_of(outcome)]}): {OUTCOMES[outcome]}. Cause: {', '.join(shown)}."
+        )
+    uncounted = summary["sessions"]["uncounted"]
+    if uncounted:
+        lines.append(
+            f"{plural(uncounted, 'session')} had no outcome yet when the run was stopped: normal with "
+            "--release free, and in no figure or SLO."
+        )
+    return lines
+
+
+def time_lines(summary: Summary) -> list[str]:
+    """Where the time went."""
+    return [*_bottleneck_lines(summary), *_ghost_lines(summary), *_late_lines(summary)]
+
+
+def burst_line(summary: Summary) -> str:
+    """How true the burst was."""
+    error, resolved = summary["start_error_ms"], summary["resolved"]
+    if not error["n"]:
+        return "No request left."
+    what = "request" if resolved["release"] == "barrier" else "first request"
+    to = "T0" if resolved["release"] == "barrier" and not resolved["batches"] else "their planned start"
+    return (
+        f"{plural(error['n'], what)} left within {duration(error['p99'])} of {to} (p99), "
+        f"max {duration(error['max'])}."
+    )
+
+
+def health_line(summary: Summary) -> str:
+    """How well the generator was."""
+    workers = summary["workers"]
+    lag = lag_overall(workers)
+    text = f"Generator of {plural(len(workers), 'worker')}: "
+    if lag is None:
+        return text + "nothing is known about its lag."
+    text += f"loop lag p95 {duration(lag['p95'])}, longest stall {duration(lag['max'])}"
+    cpu_s = [worker["cpu_s"] for worker in workers if worker["cpu_s"] is not None]
+    sessions = sum(worker["sessions"] for worker in workers if worker["cpu_s"] is not None)
+    if sum(cpu_s) and sessions:
+        text += f", CPU {duration(1000 * sum(cpu_s))} ({duration(1000 * sum(cpu_s) / sessions)} a session)"
+    clocks = [worker["clock_uncertainty_ms"] for worker in workers if worker["clock_uncertainty_ms"]]
+    return text + (f", clocks known to ±{duration(max(clocks))}." if clocks else ".")
+
+
+def _bottleneck_lines(summary: Summary) -> list[str]:
+    bottleneck, phases = summary["bottleneck"], summary["phases"]
+    if bottleneck is None:
+        if not any(phase["n"] for phase in phases.values()):
+            return ["No phase of any session came to its end, so there is no telling where the time went."]
+        return ["No phase is to blame: each was shorter than the generator's own lag while it ran."]
+    name, share = bottleneck["phase"], bottleneck["share"]
+    place, span = PHASES[name]
+    if share < EXPLAINS_SHARE:
+        return [
+            f"No phase that came to its end explains the wait: the largest, {name} ({span}), is "
+            f"{percent(share)} of it."
+        ]
+    lines = [
+        f"{percent(share)} of the wait was in {place} ({name}: {span}), p50 {duration(phases[name]['p50'])}, "
+        f"p99 {duration(phases[name]['p99'])}."
+    ]
+    others = sorted(
+        ((phase["share"], other) for other, phase in phases.items() if other != name and phase["share"]),
+        reverse=True,
+    )
+    shown = [f"{other} {percent(part)}" for part, other in others[:2] if part >= NEXT_SHARE]
+    return [*lines, f"Next: {', '.join(shown)} (phases can overlap)."] if shown else lines
+
+
+def _ghost_lines(summary: Summary) -> list[str]:
+    ghosts, recorded = summary["findings"].get(Finding.GHOST_DISPATCH, 0), summary["sessions"]["recorded"]
+    if not ghosts:
+        return []
+    rooms = f"Each of {recorded} rooms" if ghosts == recorded else f"{ghosts} of {recorded} rooms"
+    line = (
+        f"{rooms} also asked for an unnamed agent that no worker serves: such a request blocks a slot of "
+        "the server for about 1 s."
+    )
+    if summary["resolved"]["dispatch"] == "api":
+        line += " `--dispatch room` or `--dispatch token` avoids it."
+    return [line]
+
+
+def _late_lines(summary: Summary) -> list[str]:
+    """A dispatch that was answered says nothing about the agent: worth saying where the two differ."""
+    answer, joined = summary["phases"][Phase.DISPATCH_API], summary["marks"]["agent_joined"]
+    outcomes = summary["outcomes"]
+    without = sum(
+        outcomes.get(name, 0)
+        for name in (Finding.NEVER_ASSIGNED, Finding.REJECTED, Finding.ASSIGNED_NOT_JOINED)
+    )
+    if not answer["n"] or answer["p99"] >= LATE_AGENT_MS:
+        return []
+    late = joined["n"] > 0 and joined["p50"] > max(LATE_AGENT_MS, 10 * answer["p99"])
+    if not without and not late:
+        return []
+    then = []
+    if late:
+        then.append(f"half of the agents took {duration(joined['p50'])} or more")
+    if without:
+        then.append(f"{plural(without, 'user')} got no agent at all")
+    return [
+        f"Every answer to a dispatch request came within {duration(answer['p99'])} (p99), and yet "
+        f"{' and '.join(then)}: HTTP 200 says that the request was stored, not that a worker took it."
+    ]

@@ -1,0 +1,145 @@
+"""The one native thread with its uvloop loop, and the way between it and the greenlets.
+
+Locust patches the process: ``threading``, locks, sockets are gevent's. An asyncio loop run as a greenlet
+would stall with every other greenlet, so the loop has a thread that gevent knows nothing of. Nothing waits
+across the two: greenlets submit coroutines and are woken by a libev watcher; results come back through one
+queue that one greenlet empties. Starts late, after Locust has forked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import gevent
+import gevent.hub
+import gevent.monkey
+from gevent.event import AsyncResult, Event
+
+from lk_users.burst import Meters
+from lk_users.health import LAG_INTERVAL_NS, LagMeter
+from lk_users.wire.seams import quiet_logs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+T = TypeVar("T")
+LAG_INTERVAL_S = LAG_INTERVAL_NS / 1_000_000_000
+
+
+class Runtime:
+    """The loop's thread. Made and used from greenlets of one process."""
+
+    def __init__(self) -> None:
+        self.meters = Meters(LagMeter(), LagMeter())
+        self._events: deque[Callable[[], None]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: Any = None
+        self._pending = Event()
+        self._greenlets: list[gevent.Greenlet] = []
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        assert self._loop is not None, "Runtime.start() comes first"
+        return self._loop
+
+    def start(self) -> None:
+        """Start the thread. Idempotent."""
+        if self._loop is not None:
+            return
+        # Real primitives: patched ones would yield to a hub that the new thread does not have.
+        start_thread = gevent.monkey.get_original("_thread", "start_new_thread")
+        started = gevent.monkey.get_original("_thread", "allocate_lock")()
+        started.acquire()
+        quiet_logs()
+        start_thread(self._run, (started,))
+        started.acquire()
+        hub = gevent.get_hub()
+        self._wake = hub.loop.async_()
+        self._wake.start(self._pending.set)
+        self._greenlets = [gevent.spawn(self._pump), gevent.spawn(self._meter_gevent)]
+
+    def stop(self) -> None:
+        """End the thread and its greenlets. Idempotent."""
+        if self._loop is None:
+            return
+        loop, self._loop = self._loop, None
+        loop.call_soon_threadsafe(loop.stop)
+        gevent.killall(self._greenlets)
+        self._wake.close()
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop; the calling greenlet waits for its result."""
+        done: AsyncResult = AsyncResult()
+
+        def finish(task: asyncio.Task[T]) -> None:
+            self.post(lambda: _hand_over(task, done))
+
+        def begin() -> None:
+            self.loop.create_task(coroutine).add_done_callback(finish)
+
+        self.loop.call_soon_threadsafe(begin)
+        return done.get()  # type: ignore[no-any-return]
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T], done: Callable[[asyncio.Task[T]], None]) -> None:
+        """Run a coroutine on the loop; ``done`` is called with its task, in a greenlet."""
+        finish = lambda task: self.post(lambda: done(task))  # noqa: E731
+        self.loop.call_soon_threadsafe(lambda: self.loop.create_task(coroutine).add_done_callback(finish))
+
+    def on_loop(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function on the loop, soon."""
+        self.loop.call_soon_threadsafe(function, *args)
+
+    def post(self, event: Callable[[], None]) -> None:
+        """From the loop: have a greenlet call ``event``, in order."""
+        self._events.append(event)
+        if self._wake is not None:
+            self._wake.send()
+
+    def _run(self, started: Any) -> None:
+        import uvloop
+
+        self._loop = loop = uvloop.new_event_loop()
+        asyncio.set_event_loop(loop)
+        meter = loop.create_task(self._meter_asyncio())
+        loop.call_soon(started.release)
+        loop.run_forever()
+        meter.cancel()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+    def _pump(self) -> None:
+        while True:
+            self._pending.wait()
+            self._pending.clear()
+            while self._events:
+                self._events.popleft()()
+
+    async def _meter_asyncio(self) -> None:
+        meter = self.meters.asyncio
+        while True:
+            before_ns = time.monotonic_ns()
+            await asyncio.sleep(LAG_INTERVAL_S)
+            now_ns = time.monotonic_ns()
+            meter.add(now_ns, now_ns - before_ns - LAG_INTERVAL_NS)
+
+    def _meter_gevent(self) -> None:
+        meter = self.meters.gevent
+        while True:
+            before_ns = time.monotonic_ns()
+            gevent.sleep(LAG_INTERVAL_S)
+            now_ns = time.monotonic_ns()
+            meter.add(now_ns, now_ns - before_ns - LAG_INTERVAL_NS)
+
+
+def _hand_over(task: asyncio.Task[Any], done: AsyncResult) -> None:
+    if task.cancelled():
+        done.set_exception(asyncio.CancelledError())
+    elif task.exception() is not None:
+        done.set_exception(task.exception())
+    else:
+        done.set(task.result())

@@ -1,0 +1,414 @@
+"""One session: drives the steps over an engine, with deadlines, to exactly one record.
+
+It lives on the loop and is a set of callbacks, not a coroutine: nothing waits between an event and its
+consequence. ``fire`` is the hot path and only writes; everything else that a start needs is done before or
+after all sessions of the burst have fired.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lk_users.classify import WELCOME_MARK, classify
+from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock
+from lk_users.errors import HttpError, WireError
+from lk_users.evidence import Observation, Sighting
+from lk_users.outcome import Finding
+from lk_users.record import Mark, Record
+from lk_users.steps import Event, Transaction
+from lk_users.wire.text_stream import CHAT, TRANSCRIPTION
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+
+    from lk_users.clock import Clock
+    from lk_users.engines.port import Engine, EngineListener
+    from lk_users.evidence import DispatchView, ParticipantView, ServerView
+    from lk_users.plan import PlannedSession
+    from lk_users.settings import Settings
+    from lk_users.wire.text_stream import TextPiece
+
+# A stall shorter than this disturbs no figure that anyone would act on.
+LAG_WORTH_A_FINDING_NS = 100 * NS_PER_MS
+TOO_MANY_REQUESTS = 429
+
+
+class SessionObserver(Protocol):
+    """Who is told while a session runs."""
+
+    def marked(self, session: Session, mark: Mark, at_ns: int) -> None:
+        """A mark was set, ``at_ns`` from the intended start."""
+
+    def decided(self, session: Session) -> None:
+        """Its outcome stands, as far as the user could see."""
+
+
+class Session:
+    """One user of a burst."""
+
+    def __init__(
+        self,
+        planned: PlannedSession,
+        settings: Settings,
+        clock: Clock,
+        server_clock: ServerClock,
+        observer: SessionObserver,
+        make_engine: Callable[[PlannedSession, EngineListener], Engine],
+    ) -> None:
+        self.planned = planned
+        self._settings = settings
+        self._clock = clock
+        self._server_clock = server_clock
+        self._observer = observer
+        self.engine = make_engine(planned, self)
+        self.transaction = Transaction()
+        self.intended_ns = 0
+        self.decided_ns: int | None = None
+        self._intended_wall_ns = 0
+        self._fired_ns = 0
+        self._join_written_ns = 0
+        self._marks: dict[str, int] = {}
+        self._sightings: dict[str, Sighting] = {}
+        self._states: dict[str, str] = {}
+        self._text_ns: dict[str, int] = {}
+        self._failure: tuple[Finding, str] | None = None
+        self._failure_status = 0
+        self._cancelled = ""
+        self._packets = False
+        self._dispatch: DispatchView | None = None
+        self._room_sid = ""
+        self._own_sid = ""
+        self._facts: dict[str, Any] = {}
+        self._timers: list[asyncio.TimerHandle] = []
+
+    # Start.
+
+    async def build(self) -> None:
+        """Everything before T0. A failure is kept for the start: the session then ends as it."""
+        try:
+            await self.engine.build()
+        except WireError as exc:
+            finding = Finding.CONNECT_FAILED
+            self._failure = (finding, f"before T0: {exc.cause}")
+
+    def announce(self, t0_ns: int, t0_wall_ns: int) -> None:
+        """T0 on our monotonic clock, and as wall time for display."""
+        self.intended_ns = t0_ns + self.planned.offset_ns
+        self._intended_wall_ns = t0_wall_ns + self.planned.offset_ns
+
+    def fire(self) -> None:
+        """Write the first bytes. The hot path."""
+        if self._failure is not None:
+            return
+        if self._settings.order == "dispatch-first":
+            self._fired_ns = self.engine.dispatch()
+        else:
+            self._fired_ns = self._join_written_ns = self.engine.join()
+
+    def fired(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The rest of the start, once every session of the batch has fired."""
+        if self._failure is not None:
+            self._decide()
+            return
+        first = Event.DISPATCH_WRITTEN if self._settings.order == "dispatch-first" else Event.JOIN_WRITTEN
+        self.transaction = self.transaction.advance(first)
+        self._mark(Mark.FIRED, self._fired_ns)
+        remaining_s = self._settings.session_timeout_s - (self._now_ns() / NS_PER_S)
+        self._timers.append(loop.call_later(max(0.0, remaining_s), self._decide))
+        self._loop = loop
+
+    def cancel(self, cause: str) -> None:
+        """The run ends before the session did."""
+        if self.decided_ns is None:
+            self._cancelled = cause
+            self._decide()
+
+    # What the engine tells.
+
+    def dispatched(self, view: DispatchView | None, room_sid: str) -> None:
+        if not self._take(Event.DISPATCH_ANSWERED):
+            return
+        self._dispatch = view
+        self._room_sid = room_sid
+        now_ns = self._clock.monotonic_ns()
+        if view is not None and view.created_at_ns and self._settings.order == "dispatch-first":
+            self._server_clock.add(self._fired_ns, view.created_at_ns, now_ns)
+        self._mark(Mark.DISPATCHED, now_ns)
+        if self._settings.order == "dispatch-first":
+            self._join_written_ns = self.engine.join()
+            self._take(Event.JOIN_WRITTEN)
+
+    def dispatch_failed(self, error: WireError) -> None:
+        if self._take(Event.DISPATCH_REFUSED):
+            self._fail(Finding.DISPATCH_FAILED, error)
+
+    def connected(
+        self, own: ParticipantView, room_sid: str, others: Sequence[ParticipantView], server: str
+    ) -> None:
+        if not self._take(Event.CONNECTED):
+            return
+        now_ns = self._clock.monotonic_ns()
+        self._room_sid = room_sid
+        self._own_sid = own.sid
+        self._facts["server"] = server
+        if own.joined_at_ms:
+            self._server_clock.add(
+                self._join_written_ns, own.joined_at_ms * NS_PER_MS, now_ns, resolution_ns=NS_PER_MS
+            )
+        self._mark(Mark.CONNECTED, now_ns)
+        if self._settings.order == "join-first" and self._settings.dispatch == "api":
+            self.engine.dispatch()
+            self._take(Event.DISPATCH_WRITTEN)
+        for other in others:
+            self.participant(other)
+
+    def join_failed(self, error: WireError) -> None:
+        if self._take(Event.JOIN_REFUSED):
+            self._fail(Finding.CONNECT_FAILED, error)
+
+    def media_up(self) -> None:
+        if self._take(Event.MEDIA_UP):
+            self._mark(Mark.MEDIA_UP)
+
+    def media_failed(self, state: str) -> None:
+        if self.decided_ns is None:
+            self._failure = (Finding.MEDIA_FAILED, f"peer connection: {state}")
+            self._decide()
+
+    def dropped(self, finding: Finding, cause: str) -> None:
+        if self._take(Event.DROPPED):
+            self._failure = (finding, cause)
+            self._decide()
+
+    def participant(self, view: ParticipantView) -> None:
+        if self.decided_ns is not None or not view.agent:
+            return
+        known = self._sightings.get(view.sid)
+        if view.state == "disconnected":
+            if known is not None and known.gone_ns is None:
+                self._gone(known, view)
+            return
+        if known is None and not view.on_behalf_of:
+            known = self._sighted(view)
+        if known is not None and known.named:
+            self._agent_state(view)
+
+    def subscribed(self, participant_sid: str) -> None:
+        if self._is_agent(participant_sid):
+            self._mark(Mark.AGENT_TRACK)
+            self._heard()
+
+    def packet(self, participant_sid: str) -> None:
+        self._packets = self._packets or self._is_agent(participant_sid)
+
+    def audible(self, participant_sid: str, at_ns: int, level_dbfs: float) -> None:
+        if self._is_agent(participant_sid):
+            self._facts.setdefault("audible_dbfs", round(level_dbfs, 1))
+            self._mark(Mark.FIRST_AUDIO, at_ns)
+            self._heard()
+
+    def text(self, piece: TextPiece) -> None:
+        if self.decided_ns is not None or piece.topic not in (TRANSCRIPTION, CHAT):
+            return
+        self._text_ns.setdefault(piece.sender, self._clock.monotonic_ns())
+        self._match_text()
+
+    # Conclusions.
+
+    def observation(self) -> Observation:
+        """All that was seen, for the rules."""
+        marks = dict(self._marks)
+        joined = self._agent_joined()
+        if joined is not None:
+            marks[Mark.AGENT_JOINED] = joined[0]
+        settings = self._settings
+        return Observation(
+            transaction=self.transaction,
+            marks_ns=marks,
+            agent_name=settings.agent_name,
+            session_timeout_s=settings.session_timeout_s,
+            welcome=settings.welcome,
+            welcome_timeout_s=settings.welcome_timeout_s,
+            sightings=tuple(self._sightings.values()),
+            failure=self._failure,
+            failure_status=self._failure_status,
+            dispatch_id=self._dispatch.dispatch_id if self._dispatch is not None else "",
+            packets=self._packets,
+            cancelled=self._cancelled,
+            rearmed=bool(self.engine.evidence().get("rearmed")),
+        )
+
+    def record(self, run_id: str, worker: str, region: str, view: ServerView | None, lag_ns: int) -> Record:
+        """The session's record. ``view``: what the API said; None for the provisional record."""
+        seen = self.observation()
+        findings = classify(seen, view)
+        if lag_ns >= LAG_WORTH_A_FINDING_NS:
+            findings[Finding.LAG_IN_WINDOW] = f"the loop was up to {lag_ns / NS_PER_MS:.0f} ms late"
+        own = view.dispatch_of(seen.agent_name, seen.dispatch_id) if view is not None else self._dispatch
+        job = own.jobs[-1] if own is not None and own.jobs else None
+        agent = seen.named[0] if seen.named else None
+        joined = self._agent_joined()
+        settings, planned = self._settings, self.planned
+        return Record(
+            run_id=run_id,
+            session_id=planned.session_id,
+            burst=planned.burst,
+            ordinal=planned.ordinal,
+            worker=worker,
+            region=region,
+            engine=planned.engine,
+            agent_name=settings.agent_name,
+            dispatch=settings.dispatch,
+            order=settings.order,
+            room=planned.room,
+            intended_wall_ns=self._intended_wall_ns,
+            decided_ns=self.decided_ns or 0,
+            deadline_ns=round(settings.session_timeout_s * NS_PER_S),
+            marks_ns={mark: seen.marks_ns[mark] for mark in Mark if mark in seen.marks_ns},
+            joined_uncertainty_ns=joined[1] if joined is not None else 0,
+            created_at_ns=own.created_at_ns if own is not None else 0,
+            started_at_ns=job.started_at_ns if job is not None else 0,
+            joined_at_ns=agent.joined_at_ms * NS_PER_MS if agent is not None else 0,
+            findings={str(finding): cause for finding, cause in findings.items()},
+            evidence={**self._facts, **self.engine.evidence()},
+            lag_ms=round(lag_ns / NS_PER_MS, 3),
+            room_sid=self._room_sid,
+            dispatch_id=own.dispatch_id if own is not None else "",
+            job_id=job.job_id if job is not None else "",
+            worker_id=job.worker_id if job is not None else "",
+            participant_sid=self._own_sid,
+            agent_sid=agent.sid if agent is not None else "",
+            agent_identity=agent.identity if agent is not None else "",
+        )
+
+    @property
+    def marks_ns(self) -> dict[str, int]:
+        """The marks so far, in ns from the intended start."""
+        return self._marks
+
+    @property
+    def saw_agent(self) -> bool:
+        """Did the user see the agent that it waited for?"""
+        return any(sighting.named for sighting in self._sightings.values())
+
+    # Inside.
+
+    def _now_ns(self) -> int:
+        """From the intended start; 0 as long as there is none."""
+        return self._clock.monotonic_ns() - self.intended_ns if self.intended_ns else 0
+
+    def _take(self, event: Event) -> bool:
+        """Advance by an event of the engine, unless the session is over."""
+        if self.decided_ns is not None:
+            return False
+        self.transaction = self.transaction.advance(event)
+        return True
+
+    def _mark(self, mark: Mark, at_ns: int | None = None) -> None:
+        """Set a mark once; ``at_ns`` on the monotonic clock, now if not given."""
+        if mark in self._marks or self.decided_ns is not None:
+            return
+        moment_ns = (self._clock.monotonic_ns() if at_ns is None else at_ns) - self.intended_ns
+        self._marks[mark] = moment_ns
+        self._observer.marked(self, mark, moment_ns)
+
+    def _fail(self, finding: Finding, error: WireError) -> None:
+        if isinstance(error, HttpError):
+            self._failure_status = error.status
+            if error.status == TOO_MANY_REQUESTS:
+                finding = Finding.RATE_LIMITED
+        self._failure = (finding, error.cause)
+        self._decide()
+
+    def _is_agent(self, participant_sid: str) -> bool:
+        """A participant whose sound is the welcome's: the agent, or one on its behalf."""
+        sighting = self._sightings.get(participant_sid)
+        return self.decided_ns is None and (sighting is None or sighting.named) and self.saw_agent
+
+    def _sighted(self, view: ParticipantView) -> Sighting:
+        sighting = Sighting(
+            sid=view.sid,
+            identity=view.identity,
+            named=view.is_named(self._settings.agent_name),
+            seen_ns=self._now_ns(),
+            joined_at_ms=view.joined_at_ms,
+        )
+        self._sightings[view.sid] = sighting
+        if sighting.named:
+            if self.transaction.allows(Event.AGENT_SEEN):
+                self._take(Event.AGENT_SEEN)
+            self._mark(Mark.AGENT_SEEN)
+            self._match_text()
+        return sighting
+
+    def _gone(self, known: Sighting, view: ParticipantView) -> None:
+        self._sightings[known.sid] = Sighting(
+            known.sid, known.identity, known.named, known.seen_ns, known.joined_at_ms,
+            self._now_ns(), view.disconnect_reason,
+        )  # fmt: skip
+        still_there = any(other.named and other.gone_ns is None for other in self._sightings.values())
+        if known.named and not still_there:
+            self._take(Event.AGENT_GONE)
+            if Mark.WELCOMED not in self._marks:
+                # It may come back, on this worker or another: give it as long as a welcome may take.
+                grace_s = max(self._settings.welcome_timeout_s, self._settings.watch_s)
+                self._timers.append(self._loop.call_later(grace_s, self._decide_if_gone))
+
+    def _decide_if_gone(self) -> None:
+        if all(sighting.gone_ns is not None for sighting in self._sightings.values() if sighting.named):
+            self._decide()
+
+    def _agent_state(self, view: ParticipantView) -> None:
+        if view.state == "active":
+            self._mark(Mark.AGENT_ACTIVE)
+        if view.agent_state and view.agent_state != "initializing":
+            self._mark(Mark.AGENT_READY)
+        if view.agent_state == "speaking":
+            self._mark(Mark.AGENT_SPEAKING)
+            self._heard()
+
+    def _match_text(self) -> None:
+        """Text can come before the update that tells who sent it."""
+        for sighting in self._sightings.values():
+            at_ns = self._text_ns.get(sighting.identity, self._text_ns.get(""))
+            if sighting.named and at_ns is not None:
+                self._mark(Mark.FIRST_TEXT, at_ns)
+                self._heard()
+                return
+
+    def _heard(self) -> None:
+        """Something of the welcome came: is it complete?"""
+        if self.decided_ns is not None or not self.transaction.allows(Event.HEARD):
+            return
+        self._take(Event.HEARD)
+        needed = [WELCOME_MARK[item] for item in self._settings.welcome]
+        if Mark.WELCOMED not in self._marks and all(mark in self._marks for mark in needed):
+            self._take(Event.WELCOMED)
+            self._mark(Mark.WELCOMED, max(self._marks[mark] for mark in needed) + self.intended_ns)
+            if self._settings.watch_s > 0:
+                self._timers.append(self._loop.call_later(self._settings.watch_s, self._decide))
+            else:
+                self._decide()
+
+    def _decide(self) -> None:
+        """The outcome stands, as far as the user could see. Once."""
+        if self.decided_ns is not None:
+            return
+        self.decided_ns = self._now_ns()
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self._observer.decided(self)
+
+    def _agent_joined(self) -> tuple[int, int] | None:
+        """When the agent joined, from the intended start, and how far off that can be; in ns.
+
+        The server's stamp, placed on our clock; never after the update that told us.
+        """
+        first = next((item for item in self._sightings.values() if item.named), None)
+        offset = self._server_clock.offset()
+        if first is None or offset is None or not first.joined_at_ms:
+            return None
+        placed_ns = offset.to_ours_ns(first.joined_at_ms * NS_PER_MS) - self.intended_ns
+        return min(placed_ns, first.seen_ns), offset.uncertainty_ns + NS_PER_MS

@@ -1,0 +1,419 @@
+"""One process's users: parks them, builds and runs its share of each burst, keeps its journal.
+
+It follows the barrier's commands and reports to the master by messages; whether those go over Locust's
+network or stay in this process is the wiring's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.event import Event
+
+from lk_users.barrier import (
+    Build,
+    Cancel,
+    Collect,
+    Command,
+    Finish,
+    Kind,
+    Refuse,
+    Release,
+    WorkerBarrier,
+)
+from lk_users.burst import Burst, FreeUsers, Worker
+from lk_users.clock import NS_PER_MS, PingEstimator, SystemClock
+from lk_users.engines.idle import IdleEngine
+from lk_users.engines.listen import ListenEngine, Surroundings
+from lk_users.errors import WireError
+from lk_users.health import Trailer
+from lk_users.outcome import Finding
+from lk_users.plan import Share
+from lk_users.sinks.jsonl import Journal
+from lk_users.version import VERSION
+from lk_users.wire.api import Api, Keys
+from lk_users.wire.armed import Endpoint
+from lk_users.wire.signalling import Pinger, SignalPath
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Mapping
+
+    from lk_users.engines.port import Engine, EngineListener
+    from lk_users.plan import PlannedSession
+    from lk_users.record import Mark, Record
+    from lk_users.runtime import Runtime
+    from lk_users.session import Session
+    from lk_users.settings import ProcessSettings, Settings, Target
+    from lk_users.sinks.locust_stats import LocustStats
+
+# The first pings come fast, to have an estimate before T0; then they only keep it fresh.
+QUICK_PINGS = 12
+QUICK_PING_S = 0.1
+PING_S = 2.0
+PROGRESS_S = 0.5
+# One message of records; Locust's own queue carries heartbeats too.
+RECORDS_BYTES = 64 * 1024
+ACK_WAIT_S = 10.0
+# Ordinals of free users: worker by worker, so that none needs to ask.
+FREE_STRIDE = 1024
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the loop of a process needs to reach the target; made once a run."""
+
+    surroundings: Surroundings
+    api: Api
+    pinging: asyncio.Task[None]
+
+
+class WorkerSide:
+    """The users of one process in one run. Lives on greenlets; its sessions on the runtime's loop."""
+
+    def __init__(
+        self,
+        name: str,
+        index: int,
+        settings: Settings,
+        process: ProcessSettings,
+        target: Target,
+        runtime: Runtime,
+        stats: LocustStats,
+        send: Callable[[Kind, dict[str, Any]], None],
+    ) -> None:
+        self.worker = Worker(name, process.region)
+        self.settings = settings
+        self.refusal = ""
+        self._index = index
+        self._process = process
+        self._target = target
+        self._runtime = runtime
+        self._stats = stats
+        self._send = send
+        self._clock = SystemClock()
+        self._barrier = WorkerBarrier()
+        self._estimator = PingEstimator()
+        self._parked = 0
+        self._over = Event()
+        self._started = Event()
+        self._acks: dict[int, Event] = {}
+        self._sequence = 0
+        self._journal: Journal | None = None
+        self._burst: Burst | None = None
+        self._free: FreeUsers | None = None
+        self._free_ordinal = index
+        self._free_open = 0
+        self._ground: Ground | None = None
+        self._records: list[Record] = []
+        self._counts = {"decided": 0, "welcomed": 0, "failed": 0}
+        self._collected = Event()
+        self._closing = False
+        self._greenlets = [gevent.spawn(self._ping), gevent.spawn(self._progress)]
+        send(Kind.HELLO, {"version": VERSION, "region": process.region})
+
+    # Users.
+
+    def park(self) -> None:
+        """A user's greenlet is ready; returns when the run is over."""
+        self._parked += 1
+        self._tell_parked()
+        self._over.wait()
+
+    def one_free_session(self) -> None:
+        """``--release free``: one session of the calling user, start to record."""
+        if self._parked == 0:
+            self._parked = 1
+            self._tell_parked()
+        self._started.wait()
+        if self._closing or self._free is None or self._journal is None:
+            self._over.wait()
+            return
+        ordinal, self._free_ordinal = self._free_ordinal, self._free_ordinal + FREE_STRIDE
+        self._free_open += 1
+        self._journal.share(Share(self._barrier.run_id, 0, ordinal, 1, 0))
+        try:
+            self._runtime.call(self._free.run(ordinal))
+        finally:
+            self._free_open -= 1
+
+    # Messages.
+
+    def receive(self, kind: str, data: Mapping[str, Any]) -> None:
+        """A message of the master."""
+        if kind == Kind.PONG:
+            self._estimator.add(data["sent_ns"], data["master_ns"], self._clock.monotonic_ns())
+            return
+        if kind == Kind.ACK:
+            self._acks.setdefault(int(data["sequence"]), Event()).set()
+            return
+        command = self._barrier.receive(kind, data)
+        if command is not None:
+            self._obey(command)
+
+    def stop(self, cause: str, patience_s: float) -> None:
+        """This process is to end: its open sessions are cancelled, its records sent, as far as that goes."""
+        if self._burst is not None and not self._collected.is_set():
+            self._cancel(cause)
+            if not self._closing:
+                self._collect()
+            self._collected.wait(patience_s)
+        self.close()
+
+    def close(self) -> None:
+        """Free what the run holds in this process. Idempotent."""
+        self._over.set()
+        gevent.killall(self._greenlets, block=False)
+        if self._ground is not None:
+            ground, self._ground = self._ground, None
+            ground_close = _close_ground(ground)
+            self._runtime.call(ground_close)
+        if self._journal is not None:
+            self._journal.close()
+
+    # Reports of the burst, on the loop.
+
+    def marked(self, session: Session, mark: Mark, at_ns: int) -> None:
+        self._runtime.post(lambda: self._stats.marked(mark, at_ns, session.marks_ns))
+
+    def decided(self, session: Session, record: Record) -> None:
+        self._runtime.post(lambda: self._decided(record))
+
+    def recorded(self, record: Record) -> None:
+        self._runtime.post(lambda: self._recorded(record))
+
+    def all_decided(self) -> None:
+        self._runtime.post(self._tell_decided)
+
+    # Inside, on greenlets.
+
+    def _obey(self, command: Command) -> None:
+        if isinstance(command, Build):
+            gevent.spawn(self._build, command.share)
+        elif isinstance(command, Release):
+            self._release(command)
+        elif isinstance(command, Cancel):
+            self._cancel(command.cause)
+        elif isinstance(command, Collect):
+            self._collect()
+        elif isinstance(command, Finish):
+            self.close()
+        elif isinstance(command, Refuse):
+            self.refusal = command.why
+
+    def _build(self, share: Share) -> None:
+        self._counts = dict.fromkeys(self._counts, 0)
+        self._records = []
+        self._collected.clear()
+        self._closing = False
+        if self._journal is None:
+            self._journal = Journal(
+                self._process.run_dir / share.run_id, self.worker.name, self.worker.region
+            )
+        try:
+            if self._ground is None and self.settings.engine != "idle":
+                self._ground = self._runtime.call(
+                    _break_ground(self._target, self._endpoint(), self.settings)
+                )
+        except WireError:
+            # The target does not answer now; every session will find so, and say so in its record.
+            self._ground = self._runtime.call(
+                _break_ground(self._target, self._endpoint(), self.settings, path=SignalPath.V1)
+            )
+        if share.burst == 0:
+            self._begin_free(share)
+            return
+        self._journal.share(share)
+        burst = self._runtime.call(self._make_burst(share))
+        self._burst = burst
+        self._runtime.call(burst.build())
+        self._barrier.built()
+        self._message(Kind.BUILT, {})
+
+    async def _make_burst(self, share: Share) -> Burst:
+        """On the loop: peer connections belong to the loop that is running when they are made."""
+        return Burst(
+            share, self.settings, self.worker, self._clock, self._runtime.meters, self, self._make_engine
+        )
+
+    def _begin_free(self, share: Share) -> None:
+        self._free = FreeUsers(
+            share.run_id, self.settings, self.worker, self._clock, self._runtime.meters, self,
+            self._make_engine, self._ground.api if self._ground is not None else None,
+        )  # fmt: skip
+        self._started.set()
+
+    def _make_engine(self, item: PlannedSession, listener: EngineListener) -> Engine:
+        if self.settings.engine == "idle":
+            return IdleEngine(self._clock, listener)
+        assert self._ground is not None
+        return ListenEngine(item, self.settings, self._ground.surroundings, listener)
+
+    def _endpoint(self) -> Endpoint:
+        target = self._target
+        return Endpoint.resolve(target.host, target.port, target.authority, tls=target.tls)
+
+    def _release(self, command: Release) -> None:
+        offset = self._estimator.at(self._clock.monotonic_ns())
+        t0_ns = command.t0_ns if offset is None else offset.to_ours_ns(command.t0_ns)
+        assert self._burst is not None
+        if self._ground is not None and self.settings.dispatch in ("api", "room"):
+            self._runtime.on_loop(self._ground.api.spent, self._burst.share.count)
+        self._runtime.on_loop(self._burst.announce, t0_ns, command.t0_wall_ns)
+
+    def _cancel(self, cause: str) -> None:
+        if self._burst is not None:
+            self._runtime.on_loop(self._burst.cancel, cause)
+        if self._free is not None:
+            self._closing = True
+            self._runtime.on_loop(self._free.cancel, cause)
+
+    def _collect(self) -> None:
+        self._closing = True
+        gevent.spawn(self._collect_and_send)
+
+    def _collect_and_send(self) -> None:
+        if self._free is not None:
+            while self._free_open:
+                gevent.sleep(0.05)
+            trailer = self._free_trailer()
+        elif self._burst is not None:
+            api = self._ground.api if self._ground is not None else None
+            self._runtime.call(self._burst.collect(api))
+            offset_ms, uncertainty_ms = self._offset_ms()
+            trailer = self._burst.trailer(offset_ms, uncertainty_ms, _peak_rss_mb())
+        else:
+            return
+        # The records' own events came through the same queue, before the collect's end.
+        assert self._journal is not None
+        self._journal.trailer(trailer)
+        self._send_records()
+        self._message(Kind.TRAILER, {"trailer": trailer.to_dict()})
+        self._collected.set()
+
+    def _free_trailer(self) -> Trailer:
+        offset_ms, uncertainty_ms = self._offset_ms()
+        return Trailer(
+            worker=self.worker.name,
+            region=self.worker.region,
+            burst=0,
+            intended=(self._free_ordinal - self._index) // FREE_STRIDE,
+            recorded=self._counts["decided"],
+            clock_offset_ms=offset_ms,
+            clock_uncertainty_ms=uncertainty_ms,
+            lag={
+                name: meter.summary(0, self._clock.monotonic_ns())
+                for name, meter in self._runtime.meters.named()
+            },
+            cpu_s=round(time.process_time(), 3),
+            rss_mb=_peak_rss_mb(),
+        )
+
+    def _send_records(self) -> None:
+        """In pieces, one unacknowledged at a time: the master's own word that it has them."""
+        lines: list[str] = []
+        size = 0
+        for record in [*self._records, None]:
+            line = record.to_json() if record is not None else ""
+            if lines and (record is None or size + len(line) > RECORDS_BYTES):
+                self._sequence += 1
+                acked = self._acks.setdefault(self._sequence, Event())
+                self._message(Kind.RECORDS, {"sequence": self._sequence, "records": lines})
+                acked.wait(ACK_WAIT_S)
+                lines, size = [], 0
+            if record is not None:
+                lines.append(line)
+                size += len(line)
+
+    def _decided(self, record: Record) -> None:
+        assert self._journal is not None
+        self._journal.decided(record)
+        self._counts["decided"] += 1
+        self._counts["welcomed"] += record.welcomed
+        self._counts["failed"] += record.outcome is not Finding.OK
+
+    def _recorded(self, record: Record) -> None:
+        assert self._journal is not None
+        self._journal.record(record)
+        self._records.append(record)
+        self._stats.recorded(record)
+
+    def _tell_parked(self) -> None:
+        now_ns = self._clock.monotonic_ns()
+        offset = self._estimator.at(now_ns)
+        trip_ns = 2 * offset.uncertainty_ns if offset is not None else 0
+        self._send(Kind.PARKED, {"count": self._parked, "trip_ns": trip_ns})
+
+    def _tell_decided(self) -> None:
+        self._message(Kind.DECIDED, dict(self._counts))
+
+    def _message(self, kind: Kind, data: dict[str, Any]) -> None:
+        self._send(kind, {"run": self._barrier.run_id, "burst": self._barrier.burst, **data})
+
+    def _progress(self) -> None:
+        told: dict[str, int] = {}
+        while True:
+            gevent.sleep(PROGRESS_S)
+            if self._barrier.run_id and self._counts != told and not self._collected.is_set():
+                told = dict(self._counts)
+                self._tell_decided()
+
+    def _ping(self) -> None:
+        pings = 0
+        while True:
+            self._send(Kind.PING, {"sent_ns": self._clock.monotonic_ns()})
+            pings += 1
+            gevent.sleep(QUICK_PING_S if pings < QUICK_PINGS else PING_S)
+
+    def _offset_ms(self) -> tuple[float, float]:
+        offset = self._estimator.at(self._clock.monotonic_ns())
+        if offset is None:
+            return 0.0, 0.0
+        return offset.offset_ns / NS_PER_MS, offset.uncertainty_ns / NS_PER_MS
+
+
+async def _break_ground(
+    target: Target, endpoint: Endpoint, settings: Settings, path: SignalPath | None = None
+) -> Ground:
+    """What all sessions of this process share. Raises WireError where the target can't be asked."""
+    import asyncio
+
+    clock = SystemClock()
+    keys = Keys(target.key, target.secret)
+    api = Api(target.http_url, keys, settings.api_budget_per_minute)
+    try:
+        if path is None:
+            missing = await api.speaks(f"{SignalPath.V1}/validate") == 404
+            path = SignalPath.V0 if missing else SignalPath.V1
+    except WireError:
+        await api.close()
+        raise
+    pinger = Pinger()
+    around = Surroundings(
+        endpoint=endpoint,
+        prefix=target.path,
+        keys=keys,
+        clock=clock,
+        path=path,
+        addresses=("127.0.0.1",) if target.loopback else None,
+        pinger=pinger,
+    )
+    return Ground(around, api, asyncio.get_running_loop().create_task(pinger.run()))
+
+
+async def _close_ground(ground: Ground) -> None:
+    ground.pinging.cancel()
+    with contextlib.suppress(WireError):
+        await ground.api.close()
+
+
+def _peak_rss_mb() -> float:
+    """Peak resident memory of this process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024

@@ -1,0 +1,166 @@
+"""The architecture as tests: who may import whom, where time and state may be."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import lk_users
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = Path(lk_users.__file__).parent
+# Low to high; a module imports from its own layer (without a circle) and lower ones. A package is one name.
+LAYERS = (
+    "outcome clock record settings errors version stats",
+    "plan steps barrier health slo evidence classify",
+    "wire",
+    "engines",
+    "session burst",
+    "sinks verdict",
+    "report",
+    "runtime",
+    "placement user wiring",
+    "cli",
+)
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}
+# The embedded stack is a target, apart from all that measures it.
+LOCAL_MAY_IMPORT = {"errors", "version", "clock", "evidence", "wire", "local"}
+LOCUST_MODULES = {"user", "runtime", "wiring", "placement", "sinks.locust_stats"}
+CLOCK_CALLS = {
+    "time.time",
+    "time.time_ns",
+    "time.monotonic",
+    "time.monotonic_ns",
+    "time.perf_counter",
+    "time.perf_counter_ns",
+    "datetime.now",
+    "datetime.utcnow",
+    "datetime.datetime.now",
+}
+MUTABLE_CALLS = {"list", "dict", "set", "bytearray", "defaultdict", "deque", "Counter", "OrderedDict"}
+CONSTANT_TYPES = ("Final", "Mapping", "Sequence", "tuple", "frozenset")
+
+
+def modules() -> dict[str, ast.Module]:
+    """Name within the package → its tree; ``__init__`` of a subpackage goes by the package's name."""
+    trees = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = list(path.relative_to(PACKAGE).with_suffix("").parts)
+        if parts[-1] == "__init__":
+            parts.pop()
+        trees[".".join(parts)] = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    return trees
+
+
+TREES = modules()
+
+
+def imports(nodes: Iterator[ast.AST] | list[ast.stmt]) -> Iterator[str]:
+    """Full names; ``from a import b`` gives a.b, which is a module or a name in one."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own(name: str) -> str:
+    """``lk_users.sinks.jsonl.Journal`` → ``sinks.jsonl``; empty for the package itself and for others."""
+    parts = name.split(".")
+    if parts[0] != "lk_users":
+        return ""
+    while len(parts) > 1 and ".".join(parts[1:]) not in TREES:
+        parts.pop()
+    return ".".join(parts[1:])
+
+
+def layer(module: str) -> str:
+    return module.split(".")[0]
+
+
+INNER = [name for name in TREES if name]
+
+
+@pytest.mark.parametrize("module", INNER)
+def test_imports_point_downwards(module: str) -> None:
+    wrong = []
+    for target in filter(None, map(own, imports(ast.walk(TREES[module])))):
+        if layer(module) == "local":
+            allowed = layer(target) in LOCAL_MAY_IMPORT
+        elif layer(module) == "cli" and layer(target) == "local":
+            allowed = True
+        else:
+            assert layer(module) in RANK, f"{module}: not in LAYERS; give it a place there"
+            allowed = layer(target) in RANK and RANK[layer(target)] <= RANK[layer(module)]
+        if not allowed:
+            wrong.append(target)
+    assert wrong == []
+
+
+def test_there_is_no_circle() -> None:
+    graph = {
+        module: {target for target in map(own, imports(TREES[module].body)) if target and target != module}
+        for module in INNER
+    }
+    TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_who_may_import_locust(module: str) -> None:
+    foreign = {name.split(".")[0] for name in imports(ast.walk(TREES[module]))} & {"locust", "gevent"}
+    if module not in LOCUST_MODULES:
+        assert foreign == set()
+
+
+@pytest.mark.parametrize("module", ["lk_users", "lk_users.cli", "lk_users.local.agent"])
+def test_import_leaves_locust_out(module: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not there yet")
+    code = f"import sys, {module}; print(sorted({{'locust', 'gevent'}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_time_is_read_in_one_place(module: str) -> None:
+    if module == "clock" or layer(module) == "local":
+        return
+    read = [
+        f"line {node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(TREES[module])
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in CLOCK_CALLS
+    ]
+    assert read == []
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_no_module_level_mutable_state(module: str) -> None:
+    """What could be changed in place is declared as what is not; and nothing rebinds a module's name."""
+    tree = TREES[module]
+    wrong = [f"line {node.lineno}: global" for node in ast.walk(tree) if isinstance(node, ast.Global)]
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            names = [ast.unparse(target) for target in node.targets]
+            if is_mutable(node.value) and names != ["__all__"]:
+                wrong.append(f"line {node.lineno}: {names[0]}")
+        elif isinstance(node, ast.AnnAssign) and node.value is not None and is_mutable(node.value):
+            kind = ast.unparse(node.annotation).split("[")[0].rsplit(".", 1)[-1]
+            if kind not in CONSTANT_TYPES:
+                wrong.append(f"line {node.lineno}: {ast.unparse(node.target)}: {kind}")
+    assert wrong == []
+
+
+def is_mutable(value: ast.expr) -> bool:
+    if isinstance(value, ast.Call):
+        return ast.unparse(value.func).rsplit(".", 1)[-1] in MUTABLE_CALLS
+    return isinstance(value, ast.List | ast.Dict | ast.Set | ast.ListComp | ast.DictComp | ast.SetComp)

@@ -1,0 +1,592 @@
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from builders import (
+    DEADLINE_NS,
+    OPTIONS,
+    RUN_ID,
+    T0_WALL_NS,
+    marks_ns,
+    never_assigned,
+    queued_session,
+    record,
+    settings,
+    trailer,
+    welcomed,
+    write_run,
+)
+
+from lk_users.errors import RecordError, Refused
+from lk_users.health import Lag
+from lk_users.outcome import ExitCode, Finding, Verdict, fault_of
+from lk_users.plan import Share
+from lk_users.record import Mark, Phase, Record
+from lk_users.report import console, markdown, words
+from lk_users.report.folder import (
+    BurstInfo,
+    Merged,
+    RunInfo,
+    WorkerShare,
+    merge,
+    read_bursts,
+    write_atomically,
+)
+from lk_users.report.make import ending, make_report
+from lk_users.report.summary import summarize
+from lk_users.sinks.jsonl import Journal, journal_path
+from lk_users.slo import SloResult
+from lk_users.verdict import Judgement
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lk_users.health import Trailer
+
+PASSED = Judgement(Verdict.PASS, ExitCode.PASS, (), (SloResult("count(lost) == 0", 0, ok=True),))
+INFO = RunInfo(run_id=RUN_ID, started="2026-03-01T11:59:50Z", settings=OPTIONS, users=2)
+OUTPUTS = ("records.jsonl", "summary.json", "summary.md")
+
+
+def summary_of(
+    records: list[Record],
+    trailers: tuple[Trailer, ...] = (),
+    judgement: Judgement = PASSED,
+    **options: str,
+) -> dict[str, Any]:
+    merged = Merged(tuple(records), trailers, (), len(records), (), (), ())
+    return summarize(INFO, settings(max(1, len(records)), **options), merged, judgement)
+
+
+def merged_of(run_dir: Path) -> Merged:
+    info = RunInfo.read(run_dir)
+    return merge(run_dir, info, info.run_settings())
+
+
+def burst_of_600() -> list[Record]:
+    """Twelve never got an agent; two workers, two regions."""
+    rng = random.Random(7)
+    places = [("w1", "eu") if n < 300 else ("w2", "us") for n in range(600)]
+    return [
+        never_assigned(n, worker=worker, region=region)
+        if n < 12
+        else queued_session(rng, n, worker=worker, region=region)
+        for n, (worker, region) in enumerate(places)
+    ]
+
+
+TWO_WORKERS = {"w1": ("eu", 0, 300), "w2": ("us", 300, 300)}
+
+
+# The folder
+
+
+def test_journal_lines_are_on_disk_before_it_is_closed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "host:1/a", "eu")
+    journal.share(Share(RUN_ID, 0, 0, 2, 2))
+    journal.decided(record(0))
+    journal.record(welcomed(0))
+    journal.trailer(trailer("host:1/a", intended=2, recorded=1))
+    path = journal_path(tmp_path, "host:1/a")
+    assert path == journal.path == tmp_path / "workers" / "host_1_a.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["share", "decided", "record", "trailer"]
+    assert lines[0] == {
+        "kind": "share",
+        "worker": "host:1/a",
+        "region": "eu",
+        "share": {"run_id": RUN_ID, "burst": 0, "first": 0, "count": 2, "total": 2},
+    }
+    assert Record.from_dict(lines[2]["record"]) == welcomed(0)
+    journal.close()
+    journal.close()
+
+
+def test_a_journal_that_is_opened_again_goes_on(tmp_path: Path) -> None:
+    for ordinal in (0, 1):
+        journal = Journal(tmp_path, "w", "eu")
+        journal.record(record(ordinal))
+        journal.close()
+    assert len(journal.path.read_text().splitlines()) == 2
+
+
+def test_merge_takes_finals_before_provisionals_and_fills_what_is_missing(tmp_path: Path) -> None:
+    INFO.write(tmp_path)
+    journal = Journal(tmp_path, "w1", "eu")
+    journal.share(Share(RUN_ID, 0, 0, 4, 4))
+    journal.record(welcomed(1, 111))
+    journal.decided(never_assigned(0))
+    journal.decided(never_assigned(1))
+    journal.record(welcomed(2, 222))
+    journal.record(welcomed(2, 333))
+    journal.close()
+    merged = merged_of(tmp_path)
+    assert [one.outcome.value for one in merged.records] == ["never_assigned", "ok", "ok", "generator_lost"]
+    assert [one.marks_ns.get("welcomed") for one in merged.records[1:3]] == [111_000_000, 222_000_000]
+    assert merged.intended == len(merged.records) == 4
+    assert merged.missing == (record(3).session_id,)
+    assert merged.workers == (("w1", "eu"),)
+    assert merged.conflicts == ()
+    lost = merged.records[3]
+    assert lost.cause == "its worker w1 sent no record"
+    assert (lost.room, lost.engine, lost.dispatch, lost.agent_name) == (
+        record(3).room,
+        "listen",
+        "api",
+        "front-desk",
+    )
+    assert lost.intended_wall_ns == T0_WALL_NS, "from the other sessions of its burst"
+    assert lost.deadline_ns == DEADLINE_NS
+
+
+def test_a_worker_that_died_before_its_first_line_is_known_from_the_announcement(tmp_path: Path) -> None:
+    records = [one for one in burst_of_600() if one.worker == "w1"]
+    write_run(tmp_path, records, workers=TWO_WORKERS, batch_size="100")
+    journal_path(tmp_path, "w2").unlink()
+    merged = merged_of(tmp_path)
+    assert merged.intended == len(merged.records) == 600
+    assert len(merged.missing) == 300
+    assert {one.region for one in merged.records[300:]} == {"us"}
+
+
+def test_lost_sessions_keep_their_place_in_a_burst_of_batches(tmp_path: Path) -> None:
+    info = replace(INFO, settings={**OPTIONS, "batch-size": "1", "batch-delay": "0.5"})
+    info.write(tmp_path)
+    share = WorkerShare(worker="w", region="eu", first=0, count=2)
+    BurstInfo(burst=0, t0_wall_ns=T0_WALL_NS, intended=2, workers=(share,)).append(tmp_path)
+    starts = [one.intended_wall_ns - T0_WALL_NS for one in merged_of(tmp_path).records]
+    assert starts == [0, 500_000_000]
+
+
+def test_a_session_that_two_workers_ran_voids(tmp_path: Path) -> None:
+    records = [welcomed(0), welcomed(1), welcomed(1, worker="w2", region="us")]
+    write_run(tmp_path, records, workers={"w1": ("eu", 0, 2)})
+    other = Journal(tmp_path, "w2", "us")
+    other.record(records[2])
+    other.trailer(trailer("w2", "us"))
+    other.close()
+    judgement = make_report(tmp_path)
+    assert judgement.void_reasons == (
+        f"1 session was run by two workers at once, for example {records[1].session_id}",
+    )
+
+
+def test_more_records_than_were_intended_are_kept_and_void(tmp_path: Path) -> None:
+    write_run(tmp_path, [welcomed(0), welcomed(1)], workers={"w1": ("eu", 0, 1)})
+    assert "2 records of 1 intended sessions: these must be equal" in make_report(tmp_path).void_reasons
+
+
+@pytest.mark.parametrize("cut", [b'{"kind":"rec', b'{"kind":"record","record":{"run_id":"x"', b"\x00\x00"])
+def test_a_last_line_that_was_cut_is_left_out(tmp_path: Path, cut: bytes) -> None:
+    write_run(tmp_path, [welcomed(0)], workers={"w1": ("eu", 0, 1)})
+    path = journal_path(tmp_path, "w1")
+    path.write_bytes(path.read_bytes() + cut)
+    assert make_report(tmp_path).verdict is Verdict.PASS
+
+
+def test_a_last_line_that_lacks_only_its_end_is_taken(tmp_path: Path) -> None:
+    write_run(tmp_path, [welcomed(0)], workers={"w1": ("eu", 0, 1)})
+    path = journal_path(tmp_path, "w1")
+    path.write_bytes(path.read_bytes().removesuffix(b"\n"))
+    assert make_report(tmp_path).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[]", '{"kind":"recrod"}', '{"kind":"record","record":{}}', '{"kind":"share","share":{"x":1}}'],
+)
+def test_a_broken_line_in_the_middle_names_file_and_line(tmp_path: Path, line: str) -> None:
+    write_run(tmp_path, [welcomed(0)], workers={"w1": ("eu", 0, 1)})
+    path = journal_path(tmp_path, "w1")
+    first, rest = path.read_text().split("\n", 1)
+    path.write_text(f"{first}\n{line}\n{rest}")
+    with pytest.raises(RecordError, match=r"^w1\.jsonl line 2: "):
+        make_report(tmp_path)
+
+
+def test_run_info_round_trip_and_its_settings(tmp_path: Path) -> None:
+    given = {"agent-name": "a", "batch-size": "5", "metadata": "@/no/such/file", "slo": "count(ok) >= 1"}
+    info = RunInfo(run_id="r", started="s", settings=given, users=9, cloud=True, process={"pid": 1})
+    info.write(tmp_path)
+    assert RunInfo.read(tmp_path) == info
+    chosen = info.run_settings()
+    assert (chosen.users, chosen.batch_size, chosen.slo) == (9, 5, "count(ok) >= 1")
+    assert chosen.api_budget_per_minute == 900
+
+
+def test_no_run_folder_is_refused_and_a_broken_one_names_its_file(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"no run folder, run\.json cannot be read"):
+        RunInfo.read(tmp_path)
+    for text in ("{", "[]", '{"schema": 2}', '{"run_id": "r"}'):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(RecordError, match=r"^run\.json: "):
+            RunInfo.read(tmp_path)
+
+
+def test_bursts_round_trip(tmp_path: Path) -> None:
+    assert read_bursts(tmp_path) == []
+    share = WorkerShare(worker="w", region="eu", first=0, count=2)
+    bursts = [BurstInfo(burst=n, t0_wall_ns=n + 1, intended=2, workers=(share,)) for n in range(2)]
+    for burst in bursts:
+        burst.append(tmp_path)
+    assert read_bursts(tmp_path) == bursts
+
+
+def test_an_atomic_write_leaves_the_old_file_where_it_fails(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    write_atomically(path, "old\n")
+    with pytest.raises(TypeError):
+        write_atomically(path, 7)  # type: ignore[arg-type]
+    assert path.read_text() == "old\n"
+    assert [one.name for one in tmp_path.iterdir()] == ["summary.json"]
+
+
+# The report
+
+
+def test_a_report_made_again_has_the_same_bytes(tmp_path: Path) -> None:
+    write_run(tmp_path, burst_of_600(), workers=TWO_WORKERS)
+    first = make_report(tmp_path)
+    before = [(tmp_path / name).read_bytes() for name in OUTPUTS]
+    assert make_report(tmp_path) == first
+    assert [(tmp_path / name).read_bytes() for name in OUTPUTS] == before
+    lines = before[0].decode().splitlines()
+    assert [Record.from_json(line) for line in lines] == burst_of_600()
+
+
+def test_a_burst_of_600_from_disk(tmp_path: Path) -> None:
+    write_run(tmp_path, burst_of_600(), workers=TWO_WORKERS)
+    judgement = make_report(tmp_path)
+    assert (judgement.verdict, judgement.exit_code, judgement.void_reasons) == (Verdict.SLO_FAILED, 10, ())
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["schema"] == 1
+    assert summary["sessions"] == {"intended": 600, "recorded": 600, "unrecorded": 0, "uncounted": 0}
+    assert summary["outcomes"] == {"never_assigned": 12, "ok": 588}
+    assert summary["causes"] == {"never_assigned": {"no job reported by the API": 12}}
+    assert summary["findings"] == {"never_assigned": 12, "ok": 588, "ghost_dispatch": 588}
+    assert summary["groups"] == {"lost": 12, "duplicate": 0, "ours": 0, "open": 0, "theirs": 12}
+    assert summary["slo"] == [
+        {"text": "count(lost) == 0", "value": 12, "ok": False},
+        {"text": "count(duplicate) == 0", "value": 0, "ok": True},
+    ]
+    assert summary["bottleneck"]["phase"] == "server_queue"
+    assert summary["marks"]["welcomed"]["n"] == 588
+    assert summary["marks"]["welcomed"]["max"] == 120_000
+    assert summary["wall"] == {"started": "2026-03-01T11:59:50Z", "ended": "2026-03-01T12:02:00.000Z"}
+    assert [(w["id"], w["region"], w["sessions"]) for w in summary["workers"]] == [
+        ("w1", "eu", 300),
+        ("w2", "us", 300),
+    ]
+
+
+def test_a_killed_worker_voids_the_run_and_loses_nothing(tmp_path: Path) -> None:
+    records = [one for one in burst_of_600() if one.ordinal < 560]
+    write_run(tmp_path, records, workers=TWO_WORKERS, trailers=False)
+    judgement = make_report(tmp_path)
+    assert judgement.exit_code == 11
+    assert judgement.void_reasons == (
+        "40 sessions were lost with their worker: it died, or its last records never came",
+        "worker w1 (eu): no last word on burst 0; it died or was cut off",
+        "worker w2 (us): no last word on burst 0; it died or was cut off",
+    )
+    assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 600
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["sessions"]["unrecorded"] == 40
+    assert summary["workers"][1]["lag_ms"] is None
+
+
+def test_an_empty_run_is_void(tmp_path: Path) -> None:
+    INFO.write(tmp_path)
+    assert make_report(tmp_path).void_reasons == ("no session was recorded: nothing was measured",)
+    assert "No request left." in ending(tmp_path)
+
+
+# The summary's figures
+
+
+def test_marks_are_nearest_rank_over_all_and_phases_over_those_that_have_them() -> None:
+    summary = summary_of(
+        [*(welcomed(n, 100 + n) for n in range(9)), record(9, findings={"never_assigned": ""})]
+    )
+    assert summary["marks"]["welcomed"] == {
+        "n": 9,
+        "censored": 1,
+        "p50": 104,
+        "p90": 108,
+        "p99": 120_000,
+        "max": 120_000,
+    }
+    phase = summary["phases"]["dispatch_api"]
+    assert {key: phase[key] for key in ("n", "p50", "p99", "max")} == {"n": 9, "p50": 3, "p99": 3, "max": 3}
+    assert summary["phases"]["speak"]["n"] == 0
+    assert summary["phases"]["speak"]["p50"] is None
+    assert summary["start_error_ms"] == {"n": 9, "p50": 1, "p99": 1, "max": 1}
+
+
+def shares_of(*records: Record) -> tuple[float, dict[str, Any] | None]:
+    summary = summary_of(list(records))
+    return summary["phases"]["server_queue"]["share"], summary["bottleneck"]
+
+
+def waited(ms: int, queue_ms: int, **changes: Any) -> Record:
+    created = {"created_at_ns": 1, "started_at_ns": 1 + queue_ms * 1_000_000}
+    return welcomed(0, ms, marks_ns=marks_ns({Mark.WELCOMED: ms}), **created, **changes)
+
+
+def test_share_is_of_the_wait_of_all_sessions_together() -> None:
+    assert shares_of(waited(100, 50), waited(300, 250)) == (0.75, {"phase": "server_queue", "share": 0.75})
+
+
+def test_who_was_not_welcomed_waited_until_it_was_decided() -> None:
+    lost = record(1, decided_ns=300_000_000, findings={"dispatch_failed": ""})
+    assert shares_of(waited(100, 100), lost)[0] == 0.25
+    undecided = record(1, deadline_ns=300_000_000, findings={"never_assigned": ""})
+    assert shares_of(waited(100, 100), undecided)[0] == 0.25
+
+
+def test_what_broke_on_our_side_waited_for_nobody() -> None:
+    assert shares_of(waited(100, 100), record(1, findings={"generator_lost": ""}))[0] == 1
+    assert shares_of(record(1, findings={"generator_lost": ""})) == (None, None)
+
+
+def test_a_phase_within_our_own_lag_is_not_blamed() -> None:
+    assert shares_of(waited(100, 50, lag_ms=50.1))[1] is None
+    assert shares_of(waited(100, 50, lag_ms=50.0))[1] == {"phase": "server_queue", "share": 0.5}
+
+
+def test_the_bottleneck_is_the_largest_that_can_be_blamed() -> None:
+    one = waited(100, 50, lag_ms=0)
+    marks = marks_ns({Mark.CONNECTED: 1, Mark.MEDIA_UP: 71, Mark.WELCOMED: 100})
+    assert shares_of(replace(one, marks_ns=marks))[1] == {"phase": "media_setup", "share": 0.7}
+    laggy = replace(one, marks_ns=marks, created_at_ns=0, started_at_ns=0, lag_ms=80.0)
+    assert shares_of(one, laggy)[1] == {"phase": "server_queue", "share": 0.25}
+
+
+def test_workers_over_bursts_and_loops() -> None:
+    first = trailer(
+        lag={"asyncio": Lag(1, 2, 30), "gevent": Lag(2, 1, 10)},
+        cpu_s=1.5,
+        read_cpu_s=0.25,
+        rss_mb=80,
+        clock_offset_ms=1,
+    )
+    second = trailer(burst=1, lag={"asyncio": Lag(0, 9, 5)}, cpu_s=2, rss_mb=70, clock_offset_ms=3)
+    records = [welcomed(0), welcomed(0, burst=1), welcomed(1, worker="w2", region="us")]
+    mine, other = summary_of(records, (first, second))["workers"]
+    assert mine == {
+        "id": "w1",
+        "region": "eu",
+        "sessions": 2,
+        "clock_offset_ms": 3,
+        "clock_uncertainty_ms": 0.4,
+        "lag_ms": {"p50": 2, "p95": 9, "max": 30},
+        "start_lag_ms": None,
+        "cpu_s": 3.5,
+        "read_cpu_s": 0.25,
+        "rss_mb": 80,
+    }
+    assert (other["id"], other["sessions"], other["lag_ms"], other["cpu_s"]) == ("w2", 1, None, None)
+
+
+def test_bursts() -> None:
+    later = T0_WALL_NS + 60_000_000_000
+    records = [
+        welcomed(0, 100, marks_ns=marks_ns({Mark.FIRST_AUDIO: 90, Mark.WELCOMED: 100})),
+        record(0, burst=1, intended_wall_ns=later, findings={"rejected": ""}),
+    ]
+    first, second = summary_of(records)["bursts"]
+    assert (first["burst"], first["t0"], first["outcomes"]) == (0, "2026-03-01T12:00:00.000Z", {"ok": 1})
+    assert first["first_audio"] == {"n": 1, "censored": 0, "p50": 90, "p90": 90, "p99": 90, "max": 90}
+    assert (second["t0"], second["outcomes"], second["sessions"]) == (
+        "2026-03-01T12:01:00.000Z",
+        {"rejected": 1},
+        1,
+    )
+
+
+def test_slowest_are_the_failed_then_the_longest_waits() -> None:
+    records = [welcomed(n, 100 + n) for n in range(20)]
+    records[3] = record(3, decided_ns=5_000_000, findings={"rejected": "no room"}, room_sid="RM_3")
+    slowest = summary_of(records)["slowest"]
+    assert len(slowest) == 10
+    assert (slowest[0]["outcome"], slowest[0]["cause"], slowest[0]["waited_ms"]) == ("rejected", "no room", 5)
+    assert (slowest[0]["room"], slowest[0]["room_sid"]) == (records[3].room, "RM_3")
+    assert [one["welcomed_ms"] for one in slowest[1:4]] == [119, 118, 117]
+
+
+def test_the_end_of_a_free_run_is_in_no_figure() -> None:
+    records = [welcomed(0), record(1, findings={"cancelled": "stopped"})]
+    summary = summary_of(records, release="free")
+    assert summary["sessions"]["uncounted"] == 1
+    assert summary["outcomes"] == {"cancelled": 1, "ok": 1}
+    assert summary["marks"]["welcomed"]["censored"] == 0
+    assert "1 session had no outcome yet when the run was stopped" in words.failure_lines(summary)[-1]
+
+
+# The words
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (None, "-"),
+        (0, "0.0 ms"),
+        (0.44, "0.4 ms"),
+        (9.8, "9.8 ms"),
+        (9.96, "10 ms"),
+        (210.4, "210 ms"),
+        (999.4, "999 ms"),
+        (999.6, "1.00 s"),
+        (1250, "1.25 s"),
+        (9996, "10.0 s"),
+        (18_240, "18.2 s"),
+        (120_000, "120 s"),
+    ],
+)
+def test_durations(ms: float | None, text: str) -> None:
+    assert words.duration(ms) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(None, "-"), (0, "0 %"), (0.0004, "under 1 %"), (0.96, "96 %"), (0.996, "over 99 %"), (1, "100 %")],
+)
+def test_percents(share: float | None, text: str) -> None:
+    assert words.percent(share) == text
+
+
+def test_every_phase_and_outcome_has_its_words() -> None:
+    assert list(words.PHASES) == list(Phase)
+    for finding in Finding:
+        assert (finding in words.OUTCOMES) == (
+            finding is not Finding.OK and fault_of(finding) in words.FAULTS
+        )
+
+
+def test_where_the_time_went_in_a_burst_of_600(tmp_path: Path) -> None:
+    write_run(tmp_path, burst_of_600(), workers=TWO_WORKERS)
+    make_report(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    queue, ghost, late = words.time_lines(summary)
+    assert queue == (
+        "86 % of the wait was in the server's queue (server_queue: from storing the dispatch to offering the "
+        "job to the worker that took it), p50 16.9 s, p99 31.4 s."
+    )
+    assert ghost.startswith("588 of 600 rooms also asked for an unnamed agent that no worker serves")
+    assert ghost.endswith("`--dispatch room` or `--dispatch token` avoids it.")
+    assert "12 users got no agent at all" in late
+    assert "HTTP 200 says that the request was stored, not that a worker took it." in late
+    assert words.burst_line(summary) == "600 requests left within 9.8 ms of T0 (p99), max 9.9 ms."
+    assert words.health_line(summary) == (
+        "Generator of 2 workers: loop lag p95 12 ms, longest stall 210 ms, CPU 4.20 s (7.0 ms a session), "
+        "clocks known to ±0.4 ms."
+    )
+    assert words.failure_lines(summary) == [
+        "12 never_assigned (the target's doing): no agent worker got the job. "
+        "Cause: no job reported by the API (12)."
+    ]
+
+
+def test_each_of_all_rooms_and_no_advice_that_does_not_apply() -> None:
+    ghosts = [welcomed(n, findings={"ok": "", "ghost_dispatch": ""}) for n in range(3)]
+    (line,) = words._ghost_lines(summary_of(ghosts, dispatch="room"))
+    assert line.startswith("Each of 3 rooms also asked")
+    assert "--dispatch" not in line
+
+
+def test_a_fast_session_gets_no_lecture() -> None:
+    lines = words.time_lines(summary_of([welcomed(0)]))
+    assert not any("HTTP 200" in line or "unnamed" in line for line in lines)
+
+
+def test_a_crumb_of_a_wait_is_not_called_its_bottleneck() -> None:
+    first, *_ = words.time_lines(summary_of([never_assigned(0)]))
+    assert first.startswith("No phase that came to its end explains the wait: the largest, media_setup")
+
+
+def test_nothing_came_to_an_end_or_all_was_within_our_lag() -> None:
+    assert words.time_lines(summary_of([record(0, findings={"dispatch_failed": ""})]))[0].startswith(
+        "No phase of any session came to its end"
+    )
+    assert words.time_lines(summary_of([welcomed(0, lag_ms=500)]))[0].startswith("No phase is to blame")
+
+
+def test_planned_starts_are_named_for_what_they_are() -> None:
+    one = [welcomed(0)]
+    assert "of T0 (p99)" in words.burst_line(summary_of(one))
+    assert "of their planned start (p99)" in words.burst_line(summary_of(one, batch_size="1"))
+
+
+def test_failures_name_fault_and_first_causes() -> None:
+    causes = ["reset", "reset", "refused", "timeout", "TLS"]
+    failed = [record(n, findings={"connect_failed": cause}) for n, cause in enumerate(causes)]
+    assert words.failure_lines(summary_of([*failed, record(9, findings={"media_failed": ""})])) == [
+        "1 media_failed (open whose doing): in the room, and the media connection never came up. "
+        "Cause: no cause given (1).",
+        "5 connect_failed (the target's doing): the user's first try to join failed; an SDK would have tried "
+        "again. Cause: reset (2), TLS (1), refused (1), and 1 other cause.",
+    ]
+
+
+# Console and Markdown
+
+
+def crowded() -> dict[str, Any]:
+    """All that there can be to say, and more than fits."""
+    slos = tuple(SloResult(f"count({finding}) == 0", 1, ok=False) for finding in Finding)
+    judgement = Judgement(
+        Verdict.VOID, ExitCode.VOID, tuple(f"reason {n} " + "x " * 150 for n in range(30)), slos
+    )
+    records = burst_of_600()
+    for n, finding in enumerate(Finding):
+        records[n] = replace(records[n], findings={finding.value: "a cause that goes on and on " * 9})
+    return summary_of(records, (trailer("w1"),), judgement)
+
+
+def test_console_is_bounded_and_starts_with_the_verdict() -> None:
+    text = console.text(crowded())
+    lines = text.splitlines()
+    assert len(lines) <= console.MAX_LINES
+    assert max(map(len, lines)) <= console.WIDTH
+    assert lines[0] == "VOID: this run says nothing reliable about the target (exit code 11)"
+    assert lines[1].startswith("  - reason 0")
+    assert "  - and 27 more, in summary.md" in lines
+
+
+def test_console_names_missed_slos_first() -> None:
+    slos = (SloResult("rate(ok) >= 98 %", 0.98, ok=True), SloResult("p95(welcomed) <= 1 s", None, ok=False))
+    text = console.text(summary_of([welcomed(0)], judgement=replace(PASSED, slo=slos)))
+    missed, met = text.splitlines()[1:3]
+    assert missed == "  MISSED  p95(welcomed) <= 1 s   (was no data)"
+    assert met == "  met     rate(ok) >= 98 %   (was 98 %)"
+
+
+def test_console_table_says_how_many_never_got_there() -> None:
+    text = console.text(summary_of([welcomed(0), never_assigned(1)]))
+    row = next(line for line in text.splitlines() if line.startswith("  welcomed"))
+    assert row.split() == ["welcomed", "250", "ms", "120", "s", "120", "s", "120", "s", "1"]
+    assert "agent heard" not in text
+
+
+def test_markdown_has_all_reasons_and_whole_tables() -> None:
+    text = markdown.text(crowded())
+    assert text.startswith("# VOID: this run says nothing reliable about the target (exit code 11)\n")
+    assert text.count("- reason ") == 30
+    assert text.endswith("|\n")
+    width = 0
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            width = 0
+            continue
+        cells = line.replace("\\|", "").count("|")
+        assert cells == (width or cells), line
+        width = cells
+
+
+def test_markdown_cells_hold_foreign_text() -> None:
+    one = record(0, findings={"rejected": "a|b\nc"})
+    assert "| rejected | a\\|b c |" in markdown.text(summary_of([one]))
