@@ -1,7 +1,8 @@
 """The sessions of one burst in one process: built, released at T0, decided, read, left. On the loop.
 
-Between T0 and the last decision nothing happens here but the sessions' own callbacks: garbage collection
-is put off, the API is not asked, and results go into a queue for the greenlets.
+Between T0 and the last decision nothing happens here but the sessions' own callbacks: the API is not asked,
+results go into a queue for the greenlets, and garbage collection is put off, since one over the objects of
+all sessions would be a stall of its own.
 """
 
 from __future__ import annotations
@@ -130,7 +131,6 @@ class Burst:
         self._after(loop, t0_ns - GC_OFF_BEFORE_NS, gc.disable)
         for offset_ns, batch in batches.items():
             self._after(loop, t0_ns + offset_ns - SPIN_NS, self._release, t0_ns + offset_ns, batch)
-        self._after(loop, t0_ns + max(batches, default=0) + NS_PER_MS, self._restore_gc)
         if not self.sessions:
             loop.call_soon(self._reporter.all_decided)
 
@@ -193,6 +193,7 @@ class Burst:
         if self._undecided == 0:
             self._last_decided_ns = self._clock.monotonic_ns()
             self._cpu_s = time.process_time() - self._cpu_start_s
+            self._restore_gc()
             self._reporter.all_decided()
 
     def _after(
@@ -296,12 +297,13 @@ async def _read_all(
     if api is None:
         return {}
     views: dict[Session, ServerView] = {}
-    started_s = time.monotonic()
+    loop = asyncio.get_running_loop()
+    started_s = loop.time()
     open_sessions = list(burst)
     while open_sessions:
         await _bounded((_read(api, session, views) for session in open_sessions), BUILD_CONCURRENCY)
         open_sessions = [s for s in open_sessions if _jobs_may_be_late(s, settings, views[s])]
-        if not open_sessions or time.monotonic() - started_s > JOBS_LATE_S:
+        if not open_sessions or loop.time() - started_s > JOBS_LATE_S:
             break
         await asyncio.sleep(READ_AGAIN_S)
     return views

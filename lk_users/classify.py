@@ -7,7 +7,7 @@ never guesses: where the API could not be asked, or may be late, the cause says 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lk_users.clock import NS_PER_S
 from lk_users.outcome import OUTCOMES, Finding
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 # Statuses after which the request may have taken effect all the same.
 UNCLEAR_STATUS = 500
+WELCOME_MARK: Final = {
+    "state": Mark.AGENT_SPEAKING,
+    "track": Mark.AGENT_TRACK,
+    "audio": Mark.FIRST_AUDIO,
+    "text": Mark.FIRST_TEXT,
+}
 
 
 def classify(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
@@ -90,7 +96,7 @@ def _welcome(seen: Observation) -> dict[Finding, str]:
 def how_far(seen: Observation) -> str:
     """How far an agent came that was there and yet not heard."""
     marks = seen.marks_ns
-    missing = ", ".join(sorted(item for item in seen.welcome if _ITEM_MARK[item] not in marks))
+    missing = ", ".join(sorted(item for item in seen.welcome if WELCOME_MARK[item] not in marks))
     if seen.packets:
         far = "its audio arrived, but silent"
     elif Mark.AGENT_SPEAKING in marks:
@@ -161,12 +167,3 @@ def _side_findings(seen: Observation, view: ServerView | None) -> dict[Finding, 
 def _own_job(seen: Observation, view: ServerView | None) -> JobView | None:
     own = view.dispatch_of(seen.agent_name, seen.dispatch_id) if view is not None else None
     return own.jobs[-1] if own is not None and own.jobs else None
-
-
-_ITEM_MARK = {
-    "state": Mark.AGENT_SPEAKING,
-    "track": Mark.AGENT_TRACK,
-    "audio": Mark.FIRST_AUDIO,
-    "text": Mark.FIRST_TEXT,
-}
-WELCOME_MARK = _ITEM_MARK

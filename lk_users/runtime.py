@@ -9,7 +9,6 @@ queue that one greenlet empties. Starts late, after Locust has forked.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +18,7 @@ import gevent.monkey
 from gevent.event import AsyncResult, Event
 
 from lk_users.burst import Meters
+from lk_users.clock import SystemClock
 from lk_users.health import LAG_INTERVAL_NS, LagMeter
 from lk_users.wire.seams import quiet_logs
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 T = TypeVar("T")
+# Each wake costs both threads a switch: many events share one.
+WAKE_S = 0.02
 LAG_INTERVAL_S = LAG_INTERVAL_NS / 1_000_000_000
 
 
@@ -34,9 +36,11 @@ class Runtime:
 
     def __init__(self) -> None:
         self.meters = Meters(LagMeter(), LagMeter())
+        self._clock = SystemClock()
         self._events: deque[Callable[[], None]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: Any = None
+        self._waking = False
         self._pending = Event()
         self._greenlets: list[gevent.Greenlet] = []
 
@@ -93,10 +97,15 @@ class Runtime:
         self.loop.call_soon_threadsafe(function, *args)
 
     def post(self, event: Callable[[], None]) -> None:
-        """From the loop: have a greenlet call ``event``, in order."""
+        """From the loop: have a greenlet call ``event``, in order, within ``WAKE_S``."""
         self._events.append(event)
-        if self._wake is not None:
-            self._wake.send()
+        if not self._waking:
+            self._waking = True
+            self.loop.call_later(WAKE_S, self._wake_greenlets)
+
+    def _wake_greenlets(self) -> None:
+        self._waking = False
+        self._wake.send()
 
     def _run(self, started: Any) -> None:
         import uvloop
@@ -122,17 +131,17 @@ class Runtime:
     async def _meter_asyncio(self) -> None:
         meter = self.meters.asyncio
         while True:
-            before_ns = time.monotonic_ns()
+            before_ns = self._clock.monotonic_ns()
             await asyncio.sleep(LAG_INTERVAL_S)
-            now_ns = time.monotonic_ns()
+            now_ns = self._clock.monotonic_ns()
             meter.add(now_ns, now_ns - before_ns - LAG_INTERVAL_NS)
 
     def _meter_gevent(self) -> None:
         meter = self.meters.gevent
         while True:
-            before_ns = time.monotonic_ns()
+            before_ns = self._clock.monotonic_ns()
             gevent.sleep(LAG_INTERVAL_S)
-            now_ns = time.monotonic_ns()
+            now_ns = self._clock.monotonic_ns()
             meter.add(now_ns, now_ns - before_ns - LAG_INTERVAL_NS)
 
 

@@ -1,5 +1,8 @@
 """One session: drives the steps over an engine, with deadlines, to exactly one record.
 
+A decided session stays in its room until its burst is decided, and what it sees there still goes into its
+record: the transcript of a welcome, a second agent. Its outcome waits for nothing of that.
+
 It lives on the loop and is a set of callbacks, not a coroutine: nothing waits between an event and its
 consequence. ``fire`` is the hot path and only writes; everything else that a start needs is done before or
 after all sessions of the burst have fired.
@@ -182,7 +185,7 @@ class Session:
             self._decide()
 
     def participant(self, view: ParticipantView) -> None:
-        if self.decided_ns is not None or not view.agent:
+        if not view.agent:
             return
         known = self._sightings.get(view.sid)
         if view.state == "disconnected":
@@ -209,7 +212,7 @@ class Session:
             self._heard()
 
     def text(self, piece: TextPiece) -> None:
-        if self.decided_ns is not None or piece.topic not in (TRANSCRIPTION, CHAT):
+        if piece.topic not in (TRANSCRIPTION, CHAT):
             return
         self._text_ns.setdefault(piece.sender, self._clock.monotonic_ns())
         self._match_text()
@@ -307,7 +310,7 @@ class Session:
 
     def _mark(self, mark: Mark, at_ns: int | None = None) -> None:
         """Set a mark once; ``at_ns`` on the monotonic clock, now if not given."""
-        if mark in self._marks or self.decided_ns is not None:
+        if mark in self._marks:
             return
         moment_ns = (self._clock.monotonic_ns() if at_ns is None else at_ns) - self.intended_ns
         self._marks[mark] = moment_ns
@@ -324,7 +327,7 @@ class Session:
     def _is_agent(self, participant_sid: str) -> bool:
         """A participant whose sound is the welcome's: the agent, or one on its behalf."""
         sighting = self._sightings.get(participant_sid)
-        return self.decided_ns is None and (sighting is None or sighting.named) and self.saw_agent
+        return (sighting is None or sighting.named) and self.saw_agent
 
     def _sighted(self, view: ParticipantView) -> Sighting:
         sighting = Sighting(

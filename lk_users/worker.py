@@ -39,6 +39,7 @@ from lk_users.sinks.jsonl import Journal
 from lk_users.version import VERSION
 from lk_users.wire.api import Api, Keys
 from lk_users.wire.armed import Endpoint
+from lk_users.wire.seams import SharedCertificate
 from lk_users.wire.signalling import Pinger, SignalPath
 
 if TYPE_CHECKING:
@@ -403,6 +404,7 @@ async def _break_ground(
         path=path,
         addresses=("127.0.0.1",) if target.loopback else None,
         pinger=pinger,
+        certificate=SharedCertificate.generateCertificate(),
     )
     return Ground(around, api, asyncio.get_running_loop().create_task(pinger.run()))
 

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from lk_users.plan import PlannedSession
     from lk_users.settings import Settings
     from lk_users.wire.armed import Endpoint
+    from lk_users.wire.seams import SharedCertificate
     from lk_users.wire.signalling import Pinger
 
 ROOM_ENDED = (models.DisconnectReason.ROOM_DELETED, models.DisconnectReason.ROOM_CLOSED)
 # A server may fail to ask for the audio section of a track that it announced (seen once in 600 joins
-# over /rtc/v1): after this long we offer one without being asked.
-SECTION_WAIT_S = 1.0
+# over /rtc/v1): after this long we offer one without being asked. A busy server asks after 1 to 2 s, and
+# an offer that crosses its request costs the session its audio.
+SECTION_WAIT_S = 6.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Surroundings:
     path: SignalPath
     addresses: tuple[str, ...] | None
     pinger: Pinger
+    certificate: SharedCertificate
 
 
 class ListenEngine:
@@ -60,7 +63,7 @@ class ListenEngine:
         self._around = around
         self._listener = listener
         self._signal = Signal(around.endpoint, around.clock, self)
-        self._peer = Peer(self, around.addresses)
+        self._peer = Peer(self, around.addresses, around.certificate)
         self._request = ArmedRequest(around.endpoint, around.clock, self._answered)
         self._streams = TextStreams()
         self._serial = asyncio.Lock()
@@ -72,7 +75,6 @@ class ListenEngine:
         self._ended = False
         self._offer_id = 1
         self._offer_open = True
-        self._sections_wanted: int | None = None
         self._sections_unasked = 0
         self._own_sid = ""
         self._worst_quality: int | None = None
@@ -252,9 +254,6 @@ class ListenEngine:
         await self._peer.accept(answer.sdp, answer.mid_to_track_id)
         self._mark_mapped(answer.mid_to_track_id.values())
         self._offer_open = False
-        if self._sections_wanted is not None:
-            wanted, self._sections_wanted = self._sections_wanted, None
-            await self._offer_sections(wanted)
 
     async def _answer_offer(self, offer: messages.SessionDescription) -> None:
         sdp = await self._peer.answer(offer.sdp, offer.mid_to_track_id)
@@ -262,15 +261,13 @@ class ListenEngine:
         self._mark_mapped(offer.mid_to_track_id.values())
 
     def _want_sections(self, audios: int) -> None:
-        """The server asks for a new offer. One that is open comes first: its answer may change the need."""
-        if self._offer_open:
-            self._sections_wanted = (self._sections_wanted or 0) + audios
-        else:
+        """The server asks for a new offer. While one is open it counts for nothing: the server answers that
+        one first, and then asks anew for what is still missing."""
+        if not self._offer_open:
             self._offer_open = True
             self._later(self._offer_sections(audios))
 
     async def _offer_sections(self, audios: int) -> None:
-        self._offer_open = True
         self._offer_id += 1
         self._signal.offer(await self._peer.offer_again(audios), self._offer_id)
 
@@ -302,6 +299,8 @@ class ListenEngine:
         if ear is not None and ear.hear(payload):
             self._ears[track_sid] = None
             self._listener.audible(owner, ear.first_loud_ns, ear.loudest_dbfs)
+            if not any(self._ears.values()):
+                self._peer.deafen()
 
     def data(self, message: bytes) -> None:
         if not self._ended:

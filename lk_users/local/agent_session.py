@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lk_users.local.speech import Sounds
     from lk_users.wire.api import Keys
     from lk_users.wire.armed import Endpoint
+    from lk_users.wire.seams import SharedCertificate
     from lk_users.wire.signalling import Pinger
 
 WELCOME: Final = "Welcome, how can I help?"
@@ -51,6 +52,7 @@ class Place:
     addresses: Sequence[str] | None
     clock: Clock
     pinger: Pinger
+    certificate: SharedCertificate
     sounds: Sounds
     keys: Keys
     agent_name: str
@@ -88,7 +90,7 @@ class Participant:
         self._place = place
         self._over: Callable[[Ending | LkUsersError], None] | None = over
         self._track = SpokenTrack()
-        self._peer = Peer(self, place.addresses, publish=self._track)
+        self._peer = Peer(self, place.addresses, place.certificate, publish=self._track)
         self._signal = Signal(place.endpoint, place.clock, self)
         self._sid = self._track_sid = ""
         self._subscribed = False

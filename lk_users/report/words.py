@@ -198,10 +198,13 @@ def _bottleneck_lines(summary: Summary) -> list[str]:
     name, share = bottleneck["phase"], bottleneck["share"]
     place, span = PHASES[name]
     if share < EXPLAINS_SHARE:
-        return [
+        line = (
             f"No phase that came to its end explains the wait: the largest, {name} ({span}), is "
             f"{percent(share)} of it."
-        ]
+        )
+        if summary["marks"]["agent_seen"]["n"] and not phases[Phase.SERVER_QUEUE]["n"]:
+            line += " When the server offered the jobs is not known: it was not asked, or did not say."
+        return [line]
     lines = [
         f"{percent(share)} of the wait was in {place} ({name}: {span}), p50 {duration(phases[name]['p50'])}, "
         f"p99 {duration(phases[name]['p99'])}."
@@ -236,7 +239,7 @@ def _late_lines(summary: Summary) -> list[str]:
         outcomes.get(name, 0)
         for name in (Finding.NEVER_ASSIGNED, Finding.REJECTED, Finding.ASSIGNED_NOT_JOINED)
     )
-    if not answer["n"] or answer["p99"] >= LATE_AGENT_MS:
+    if not answer["n"]:
         return []
     late = joined["n"] > 0 and joined["p50"] > max(LATE_AGENT_MS, 10 * answer["p99"])
     if not without and not late:
@@ -247,6 +250,6 @@ def _late_lines(summary: Summary) -> list[str]:
     if without:
         then.append(f"{plural(without, 'user')} got no agent at all")
     return [
-        f"Every answer to a dispatch request came within {duration(answer['p99'])} (p99), and yet "
+        f"Dispatch requests were answered within {duration(answer['p99'])} (p99), and yet "
         f"{' and '.join(then)}: HTTP 200 says that the request was stored, not that a worker took it."
     ]

@@ -5,7 +5,7 @@ These are for watching. Locust keeps two digits of a figure; the verdict comes f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.clock import NS_PER_MS
 from lk_users.errors import SessionFailed
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lk_users.record import Record
 
 # Phases that end with a mark which the user itself sets; the others need the server's clock.
-LIVE_PHASES = {
+LIVE_PHASES: Final = {
     Mark.DISPATCHED: (Phase.DISPATCH_API, Mark.FIRED),
     Mark.MEDIA_UP: (Phase.MEDIA_SETUP, Mark.CONNECTED),
     Mark.FIRST_AUDIO: (Phase.SPEAK, Mark.AGENT_TRACK),

@@ -10,7 +10,7 @@ import asyncio
 import datetime as dt
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import aiohttp
 from livekit import api
@@ -34,7 +34,7 @@ TOKEN_TTL = dt.timedelta(hours=2)
 CONCURRENCY = 8
 REQUEST_TIMEOUT_S = 10.0
 
-RESTART_POLICY = {
+RESTART_POLICY: Final = {
     "": agent_dispatch.JobRestartPolicy.JRP_ON_FAILURE,
     "on-failure": agent_dispatch.JobRestartPolicy.JRP_ON_FAILURE,
     "never": agent_dispatch.JobRestartPolicy.JRP_NEVER,

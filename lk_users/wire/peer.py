@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiortc import RTCSessionDescription
 from aiortc.sdp import candidate_from_sdp
 
-from lk_users.wire.seams import BundledPeerConnection, PacketReceiver
+from lk_users.wire.seams import BundledPeerConnection, PacketReceiver, SharedCertificate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,11 +42,16 @@ class Peer:
     """
 
     def __init__(
-        self, listener: PeerListener, addresses: Sequence[str] | None, *,
-        publish: MediaStreamTrack | None = None, ice_servers: Sequence[RTCIceServer] = (),
-    ) -> None:  # fmt: skip
+        self,
+        listener: PeerListener,
+        addresses: Sequence[str] | None,
+        certificate: SharedCertificate,
+        *,
+        publish: MediaStreamTrack | None = None,
+        ice_servers: Sequence[RTCIceServer] = (),
+    ) -> None:
         self._listener = listener
-        self._pc = BundledPeerConnection(addresses, ice_servers)
+        self._pc = BundledPeerConnection(addresses, certificate, ice_servers)
         self._publish = publish
         self._reliable: Any = None
         self._ended = False
@@ -55,13 +60,12 @@ class Peer:
         self._pc.on("datachannel", self._channel_opened)
 
     async def offer(self) -> str:
-        """The first offer of V1: data channels, and an audio section to hear (or to speak) on."""
+        """The first offer of V1: data channels, and our own track where there is one. The server asks for
+        sections to hear on when there is something to hear; one offered now it would not use."""
         # Audio first: aiortc bundles what comes later into it, and stops the transport of data channels
         # that were there before.
         if self._publish is not None:
             self._pc.addTransceiver(self._publish, direction="sendonly")
-        else:
-            self._pc.addTransceiver("audio", direction="recvonly")
         self._reliable = self._pc.createDataChannel(RELIABLE, ordered=True)
         lossy = self._pc.createDataChannel(LOSSY, ordered=False, maxRetransmits=0)
         for channel in (self._reliable, lossy):
@@ -109,6 +113,10 @@ class Peer:
 
     def send(self, message: bytes) -> None:
         self._reliable.send(message)
+
+    def deafen(self) -> None:
+        """All that was listened for has been heard: count the tracks' packets, but read them no more."""
+        self._pc.deafen()
 
     def local_ports(self) -> list[int]:
         """The UDP ports of our own candidates."""

@@ -28,13 +28,14 @@ LAYERS = (
     "sinks verdict",
     "report",
     "runtime",
+    "preflight worker master",
     "placement user wiring",
     "cli",
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}
 # The embedded stack is a target, apart from all that measures it.
 LOCAL_MAY_IMPORT = {"errors", "version", "clock", "evidence", "wire", "local"}
-LOCUST_MODULES = {"user", "runtime", "wiring", "placement", "sinks.locust_stats"}
+LOCUST_MODULES = {"user", "runtime", "worker", "master", "wiring", "placement", "sinks.locust_stats"}
 CLOCK_CALLS = {
     "time.time",
     "time.time_ns",

@@ -32,6 +32,7 @@ from lk_users.report.folder import (
     Merged,
     RunInfo,
     WorkerShare,
+    append_reason,
     merge,
     read_bursts,
     write_atomically,
@@ -243,6 +244,28 @@ def test_an_atomic_write_leaves_the_old_file_where_it_fails(tmp_path: Path) -> N
         write_atomically(path, 7)  # type: ignore[arg-type]
     assert path.read_text() == "old\n"
     assert [one.name for one in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_a_kept_reason_voids(tmp_path: Path) -> None:
+    write_run(tmp_path, [welcomed(0)], workers={"w1": ("eu", 0, 1)})
+    append_reason(tmp_path, "worker w2 never came")
+    append_reason(tmp_path, "another")
+    assert make_report(tmp_path).void_reasons == ("worker w2 never came", "another")
+
+
+def test_a_free_run_has_a_share_for_each_session(tmp_path: Path) -> None:
+    replace(INFO, settings={**OPTIONS, "release": "free"}).write(tmp_path)
+    for worker, ordinals in {"w1": (0, 2), "w2": (1, 5)}.items():
+        journal = Journal(tmp_path, worker, "eu")
+        for ordinal in ordinals:
+            journal.share(Share(RUN_ID, 0, ordinal, 1, 0))
+            journal.record(welcomed(ordinal, worker=worker))
+        journal.trailer(trailer(worker, intended=2, recorded=2))
+        journal.close()
+    merged = merged_of(tmp_path)
+    assert [one.ordinal for one in merged.records] == [0, 1, 2, 5]
+    assert (merged.intended, merged.missing) == (4, ())
+    assert make_report(tmp_path).verdict is Verdict.PASS
 
 
 # The report
@@ -506,6 +529,20 @@ def test_a_fast_session_gets_no_lecture() -> None:
 def test_a_crumb_of_a_wait_is_not_called_its_bottleneck() -> None:
     first, *_ = words.time_lines(summary_of([never_assigned(0)]))
     assert first.startswith("No phase that came to its end explains the wait: the largest, media_setup")
+
+
+def test_a_wait_that_only_the_server_could_explain_is_said_so() -> None:
+    marks = marks_ns({Mark.CONNECTED: 10, Mark.MEDIA_UP: 40, Mark.AGENT_SEEN: 20_000, Mark.WELCOMED: 20_000})
+    first, *_ = words.time_lines(summary_of([welcomed(0, 20_000, marks_ns=marks)]))
+    assert first.endswith("When the server offered the jobs is not known: it was not asked, or did not say.")
+
+
+def test_late_agents_are_set_against_the_answers_however_slow_those_were() -> None:
+    marks = marks_ns({Mark.FIRED: 0, Mark.DISPATCHED: 1550, Mark.AGENT_JOINED: 20_400, Mark.WELCOMED: 23_000})
+    lines = words.time_lines(summary_of([welcomed(0, 23_000, marks_ns=marks)]))
+    assert lines[-1].startswith(
+        "Dispatch requests were answered within 1.55 s (p99), and yet half of the agents took 20.4 s or more"
+    )
 
 
 def test_nothing_came_to_an_end_or_all_was_within_our_lag() -> None:
