@@ -175,12 +175,13 @@ class MasterBarrier:
         state = self._current(worker, data)
         if state is None:
             return []
-        state.decided, state.welcomed, state.failed = data["decided"], data["welcomed"], data["failed"]
+        if data["decided"] > state.decided:
+            state.decided, state.welcomed, state.failed = data["decided"], data["welcomed"], data["failed"]
         return self._all_decided(now_ns)
 
     def records(self, worker: str, data: Mapping[str, Any], now_ns: int) -> list[Action]:
         """Records came: they are acknowledged, and prove that the worker still works."""
-        if self.state is State.COLLECTING:
+        if self._current(worker, data) is not None:
             self._extend(now_ns)
         return [Send(Kind.ACK, {"run": self.run_id, "sequence": data["sequence"]}, worker)]
 
@@ -196,12 +197,13 @@ class MasterBarrier:
     def lost(self, worker: str, why: str, now_ns: int) -> list[Action]:
         """The worker is gone: nothing is waited for that only it could say."""
         state = self.workers.get(worker)
-        if state is None or state.lost or state.trailed or self.state is State.OVER:
+        if state is None or state.lost or self.state is State.OVER:
             return []
+        open_share = state.waited_for and not state.trailed
         state.lost = why
-        if state.share is not None and state.share.count:
+        if open_share:
             self.reasons.append(f"worker {worker} ({state.region}) was lost: {why}")
-        if self.state is State.BUILDING:
+        if open_share and self.state is State.BUILDING:
             return self.cancel(f"worker {worker} was lost before T0", now_ns)
         return [*self._all_decided(now_ns), *self._all_trailed(now_ns)]
 
@@ -223,7 +225,7 @@ class MasterBarrier:
         if self._deadline_ns is None or now_ns < self._deadline_ns:
             return []
         if self.state is State.GATHERING:
-            parked = sum(worker.parked for worker in self.workers.values())
+            parked = sum(worker.parked for worker in self.workers.values() if not worker.lost)
             limit = f"--park-timeout {self.settings.park_timeout_s:g}"
             return self.cancel(f"only {parked} of {self._target} users were ready in time ({limit})", now_ns)
         if self.state is State.BUILDING:
@@ -234,7 +236,8 @@ class MasterBarrier:
         if self.state is State.COLLECTING:
             return self._give_up(lambda worker: not worker.trailed, now_ns)
         if self.state is State.RESTING:
-            self.state, self._deadline_ns = State.GATHERING, None
+            self.state = State.GATHERING
+            self._deadline_ns = now_ns + round(self.settings.park_timeout_s * NS_PER_S)
             return self._gathered(now_ns)
         return []
 
@@ -302,7 +305,9 @@ class MasterBarrier:
         return [collect, *self._all_trailed(now_ns)]
 
     def _extend(self, now_ns: int) -> None:
-        self._deadline_ns = now_ns + round(self.settings.trailer_timeout_s * NS_PER_S)
+        """Whoever still sends gets the whole time again."""
+        if self.state is State.COLLECTING:
+            self._deadline_ns = now_ns + round(self.settings.trailer_timeout_s * NS_PER_S)
 
     def _all_trailed(self, now_ns: int) -> list[Action]:
         if self.state is not State.COLLECTING:
@@ -424,7 +429,9 @@ class WorkerBarrier:
 
     def _share(self, data: Mapping[str, Any]) -> Command | None:
         run_id, burst = str(data["run"]), int(data["burst"])
-        if self.step is WorkerStep.REFUSED or (run_id == self.run_id and burst <= self.burst):
+        repeated = run_id == self.run_id and burst <= self.burst
+        foreign = run_id != self.run_id and self.step is not WorkerStep.IDLE
+        if self.step is WorkerStep.REFUSED or repeated or foreign:
             return None
         self.step, self.run_id, self.burst = WorkerStep.BUILDING, run_id, burst
         return Build(Share(run_id, burst, int(data["first"]), int(data["count"]), int(data["total"])))

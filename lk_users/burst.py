@@ -1,8 +1,8 @@
 """The sessions of one burst in one process: built, released at T0, decided, read, left. On the loop.
 
 Between T0 and the last decision nothing happens here but the sessions' own callbacks: the API is not asked,
-results go into a queue for the greenlets, and garbage collection is put off, since one over the objects of
-all sessions would be a stall of its own.
+results go into a queue for the greenlets, and garbage collection is off (from the first session built), since
+one over the objects of all sessions would be a stall of its own.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 BUILD_CONCURRENCY = 32
 # The loop's timers tick in ms; the rest of the way to T0 is spun.
 SPIN_NS = 3 * NS_PER_MS
-GC_OFF_BEFORE_NS = 500 * NS_PER_MS
 # How long an empty list of jobs may be wrong after a cold burst (measured: 6 s).
 JOBS_LATE_S = 8.0
 READ_AGAIN_S = 2.0
@@ -115,10 +114,9 @@ class Burst:
 
     async def build(self) -> None:
         """Everything that can be done before T0."""
+        # What is built lives to the end of the burst: a collection would look at all of it for nothing.
+        gc.disable()
         await _bounded((session.build() for session in self.sessions), BUILD_CONCURRENCY)
-        # What was built lives to the end of the burst: a collection in mid-burst need not look at it.
-        gc.collect()
-        gc.freeze()
 
     def announce(self, t0_ns: int, t0_wall_ns: int) -> None:
         """Release at ``t0_ns`` on our monotonic clock, batch by batch."""
@@ -128,7 +126,6 @@ class Burst:
         for session in self.sessions:
             session.announce(t0_ns, t0_wall_ns)
             batches.setdefault(session.planned.offset_ns, []).append(session)
-        self._after(loop, t0_ns - GC_OFF_BEFORE_NS, gc.disable)
         for offset_ns, batch in batches.items():
             self._after(loop, t0_ns + offset_ns - SPIN_NS, self._release, t0_ns + offset_ns, batch)
         if not self.sessions:
@@ -147,7 +144,6 @@ class Burst:
 
         ``api``: None where there is nothing to ask (engine ``idle``).
         """
-        gc.unfreeze()
         before_s = time.process_time()
         views = await _read_all(self.sessions, self._settings, api)
         await _bounded((session.engine.close() for session in self.sessions), BUILD_CONCURRENCY)

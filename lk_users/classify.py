@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Final
 from lk_users.clock import NS_PER_S
 from lk_users.outcome import OUTCOMES, Finding
 from lk_users.record import Mark
-from lk_users.steps import Agent, Dispatch, User
+from lk_users.steps import Dispatch, User
 
 if TYPE_CHECKING:
-    from lk_users.evidence import DispatchView, JobView, Observation, ServerView
+    from lk_users.evidence import DispatchView, Observation, ServerView
 
 # Statuses after which the request may have taken effect all the same.
 UNCLEAR_STATUS = 500
+# The disconnect reason of a participant that left by itself, as an agent does that shuts down its job.
+ON_PURPOSE = "client_initiated"
 WELCOME_MARK: Final = {
     "state": Mark.AGENT_SPEAKING,
     "track": Mark.AGENT_TRACK,
@@ -35,7 +37,7 @@ def classify(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
     if seen.failure is not None:
         found[seen.failure[0]] = seen.failure[1]
         found.update(_unclear(seen, view))
-    elif not seen.cancelled:
+    elif not seen.cancelled and Mark.WELCOMED not in seen.marks_ns:
         found.update(_unanswered(seen))
     if not found:
         found.update(_agent(seen, view))
@@ -65,7 +67,7 @@ def _unanswered(seen: Observation) -> dict[Finding, str]:
         return {Finding.DISPATCH_FAILED: f"no answer {within}"}
     if seen.transaction.user is User.JOINING:
         return {Finding.CONNECT_FAILED: f"no answer {within}"}
-    if seen.transaction.user is User.IN_ROOM and seen.transaction.agent is not Agent.WELCOMED:
+    if seen.transaction.user is User.IN_ROOM:
         return {Finding.MEDIA_FAILED: f"the peer connection was not up {within}"}
     return {}
 
@@ -74,13 +76,14 @@ def _agent(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
     """We were in the room and listened: what did the agent do?"""
     if Mark.WELCOMED in seen.marks_ns:
         return _welcome(seen)
-    if not seen.named:
+    in_time = [sighting for sighting in seen.named if sighting.seen_ns <= seen.decided_ns]
+    if not in_time:
         return _no_agent(seen, view)
-    last = seen.named[-1]
-    if last.gone_ns is not None:
-        job = _own_job(seen, view)
-        if job is not None and job.status == "success":
-            return {Finding.AGENT_ENDED: f"its job ended as done; it left: {last.gone_reason}"}
+    last = in_time[-1]
+    if last.gone_ns is not None and last.gone_ns <= seen.decided_ns:
+        # The job tells nothing: an open-source server lists it as running although its agent left.
+        if last.gone_reason == ON_PURPOSE:
+            return {Finding.AGENT_ENDED: f"it left on purpose before the welcome: {last.gone_reason}"}
         return {Finding.AGENT_LEFT: f"it left before the welcome: {last.gone_reason}"}
     return {Finding.WELCOME_MISSING: how_far(seen)}
 
@@ -95,7 +98,7 @@ def _welcome(seen: Observation) -> dict[Finding, str]:
 
 def how_far(seen: Observation) -> str:
     """How far an agent came that was there and yet not heard."""
-    marks = seen.marks_ns
+    marks = [mark for mark, at_ns in seen.marks_ns.items() if at_ns <= seen.decided_ns]
     missing = ", ".join(sorted(item for item in seen.welcome if WELCOME_MARK[item] not in marks))
     if seen.packets:
         far = "its audio arrived, but silent"
@@ -134,7 +137,8 @@ def _job_without_agent(own: DispatchView) -> dict[Finding, str]:
     error = f": {job.error}" if job.error else ""
     if job.status in ("pending", "cancelled"):
         return {Finding.NEVER_ASSIGNED: f"job {job.job_id} is {job.status}{error}"}
-    if job.ended_at_ns and not job.participant_identity:
+    # Who accepts a job names its participant; who rejects it leaves it as done, by nobody.
+    if job.status in ("success", "failed") and not job.participant_identity:
         return {Finding.REJECTED: f"job {job.job_id} ended as {job.status} without an agent{error}"}
     return {Finding.ASSIGNED_NOT_JOINED: f"job {job.job_id} is {job.status} on {job.worker_id}{error}"}
 
@@ -162,8 +166,3 @@ def _side_findings(seen: Observation, view: ServerView | None) -> dict[Finding, 
     if seen.rearmed:
         found[Finding.REARMED] = "its connection was made again"
     return found
-
-
-def _own_job(seen: Observation, view: ServerView | None) -> JobView | None:
-    own = view.dispatch_of(seen.agent_name, seen.dispatch_id) if view is not None else None
-    return own.jobs[-1] if own is not None and own.jobs else None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 AGENT_NAME_ATTRIBUTES = ("lk.agent.name", "lk.agent_name")
 AGENT_STATE_ATTRIBUTE = "lk.agent.state"
 ON_BEHALF_ATTRIBUTE = "lk.publish_on_behalf"
+NEVER_NS = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,13 @@ class Sighting:
     gone_reason: str = ""
 
     def overlaps(self, other: Sighting) -> bool:
-        return self.seen_ns < (other.gone_ns or 1 << 62) and other.seen_ns < (self.gone_ns or 1 << 62)
+        ends_ns = [NEVER_NS if item.gone_ns is None else item.gone_ns for item in (self, other)]
+        return self.seen_ns < ends_ns[1] and other.seen_ns < ends_ns[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """All that one user saw of its session, as of the moment when it was decided."""
+    """All that one user saw of its session, also after it was decided."""
 
     transaction: Transaction
     marks_ns: Mapping[str, int]
@@ -130,6 +132,8 @@ class Observation:
     packets: bool = False
     """Did any RTP of the agent's microphone arrive?"""
     cancelled: str = ""
+    decided_ns: int = NEVER_NS
+    """What came later is kept, but does not change what had become of the agent."""
     rearmed: bool = False
 
     @property

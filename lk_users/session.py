@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lk_users.classify import WELCOME_MARK, classify
 from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock
 from lk_users.errors import HttpError, WireError
-from lk_users.evidence import Observation, Sighting
+from lk_users.evidence import NEVER_NS, Observation, Sighting
 from lk_users.outcome import Finding
 from lk_users.record import Mark, Record
 from lk_users.steps import Event, Transaction
@@ -102,7 +102,7 @@ class Session:
 
     def fire(self) -> None:
         """Write the first bytes. The hot path."""
-        if self._failure is not None:
+        if self._failure is not None or self.decided_ns is not None:
             return
         if self._settings.order == "dispatch-first":
             self._fired_ns = self.engine.dispatch()
@@ -111,6 +111,8 @@ class Session:
 
     def fired(self, loop: asyncio.AbstractEventLoop) -> None:
         """The rest of the start, once every session of the batch has fired."""
+        if self.decided_ns is not None:
+            return
         if self._failure is not None:
             self._decide()
             return
@@ -239,6 +241,7 @@ class Session:
             dispatch_id=self._dispatch.dispatch_id if self._dispatch is not None else "",
             packets=self._packets,
             cancelled=self._cancelled,
+            decided_ns=NEVER_NS if self.decided_ns is None else self.decided_ns,
             rearmed=bool(self.engine.evidence().get("rearmed")),
         )
 
@@ -248,7 +251,8 @@ class Session:
         findings = classify(seen, view)
         if lag_ns >= LAG_WORTH_A_FINDING_NS:
             findings[Finding.LAG_IN_WINDOW] = f"the loop was up to {lag_ns / NS_PER_MS:.0f} ms late"
-        own = view.dispatch_of(seen.agent_name, seen.dispatch_id) if view is not None else self._dispatch
+        listed = view.dispatch_of(seen.agent_name, seen.dispatch_id) if view is not None else None
+        own = listed or self._dispatch
         job = own.jobs[-1] if own is not None and own.jobs else None
         agent = seen.named[0] if seen.named else None
         joined = self._agent_joined()
@@ -356,10 +360,12 @@ class Session:
             if Mark.WELCOMED not in self._marks:
                 # It may come back, on this worker or another: give it as long as a welcome may take.
                 grace_s = max(self._settings.welcome_timeout_s, self._settings.watch_s)
-                self._timers.append(self._loop.call_later(grace_s, self._decide_if_gone))
+                self._timers.append(self._loop.call_later(grace_s, self._decide_if_gone, self._now_ns()))
 
-    def _decide_if_gone(self) -> None:
-        if all(sighting.gone_ns is not None for sighting in self._sightings.values() if sighting.named):
+    def _decide_if_gone(self, since_ns: int) -> None:
+        """The grace of an agent that left at ``since_ns`` is over: did none come after it?"""
+        named = [sighting for sighting in self._sightings.values() if sighting.named]
+        if all(sighting.gone_ns is not None and sighting.gone_ns <= since_ns for sighting in named):
             self._decide()
 
     def _agent_state(self, view: ParticipantView) -> None:

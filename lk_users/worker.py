@@ -39,7 +39,7 @@ from lk_users.sinks.jsonl import Journal
 from lk_users.version import VERSION
 from lk_users.wire.api import Api, Keys
 from lk_users.wire.armed import Endpoint
-from lk_users.wire.seams import SharedCertificate
+from lk_users.wire.seams import SharedCertificate, host_addresses
 from lk_users.wire.signalling import Pinger, SignalPath
 
 if TYPE_CHECKING:
@@ -402,7 +402,7 @@ async def _break_ground(
         keys=keys,
         clock=clock,
         path=path,
-        addresses=("127.0.0.1",) if target.loopback else None,
+        addresses=host_addresses(loopback=target.loopback),
         pinger=pinger,
         certificate=SharedCertificate.generateCertificate(),
     )

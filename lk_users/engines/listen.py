@@ -47,7 +47,7 @@ class Surroundings:
     keys: api.Keys
     clock: Clock
     path: SignalPath
-    addresses: tuple[str, ...] | None
+    addresses: tuple[str, ...]
     pinger: Pinger
     certificate: SharedCertificate
 
@@ -192,8 +192,9 @@ class ListenEngine:
         if info.sid == self._own_sid:
             return
         view = api.participant_view(info)
-        self._own_tracks(view)
+        # The participant first: a session that does not know it yet would not know whose track it is.
         self._listener.participant(view)
+        self._own_tracks(view)
 
     def _own_tracks(self, view: ParticipantView) -> None:
         """Remember whose microphones to hear: an agent's, or that of a participant on its behalf."""

@@ -31,7 +31,7 @@ from lk_users.local.speech import Sounds
 from lk_users.version import VERSION
 from lk_users.wire.api import Keys, worker_token
 from lk_users.wire.armed import Endpoint, connection_cause
-from lk_users.wire.seams import SharedCertificate, quiet_logs
+from lk_users.wire.seams import SharedCertificate, host_addresses, quiet_logs
 from lk_users.wire.signalling import Pinger
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def place_at(url: str, agent_name: str, keys: Keys) -> Place:
     return Place(
         endpoint=endpoint,
         prefix=parts.path.rstrip("/"),
-        addresses=["127.0.0.1"] if loopback else None,
+        addresses=host_addresses(loopback=loopback),
         clock=SystemClock(),
         pinger=Pinger(),
         certificate=SharedCertificate.generateCertificate(),

@@ -45,11 +45,11 @@ _GONE: Final = models.ParticipantInfo.State.DISCONNECTED
 
 @dataclass(frozen=True)
 class Place:
-    """What all sessions of the process share. ``addresses``: host addresses to offer, None for all."""
+    """What all sessions of the process share. ``addresses``: host addresses to offer."""
 
     endpoint: Endpoint
     prefix: str
-    addresses: Sequence[str] | None
+    addresses: Sequence[str]
     clock: Clock
     pinger: Pinger
     certificate: SharedCertificate

@@ -19,22 +19,25 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 SAMPLE_RATE_HZ: Final = 48_000
-FRAME_S: Final = 0.02
-FRAME_SAMPLES: Final = 960
-SPEECH_S: Final = 1.2
+# A packet costs agent, server and listener the same whatever its length, so the longest that Opus has.
+FRAME_S: Final = 0.06
+FRAME_SAMPLES: Final = 2_880
+# A busy server calls a track subscribed up to 1.4 s before its listener learns which section carries it
+# (measured at 600): what is shorter would be over by then.
+SPEECH_S: Final = 2.4
 TONE_HZ: Final = 440
 # Peak of -12 dBFS, as a voice that is well recorded.
 TONE_PEAK: Final = 0.25
 # RMS of -30 dBFS: clearly audible and clearly behind a voice.
 AMBIENCE_RMS: Final = 0.03
-AMBIENCE_S: Final = 2.0
+AMBIENCE_S: Final = 2.4
 _BIT_RATE: Final = 32_000
 _TIME_BASE: Final = fractions.Fraction(1, SAMPLE_RATE_HZ)
 
 
 @dataclass(frozen=True)
 class Sounds:
-    """Opus packets of 20 ms, stereo, 48 kHz."""
+    """Opus packets of ``FRAME_S``, stereo, 48 kHz."""
 
     tone: tuple[bytes, ...]
     silence: tuple[bytes, ...]
@@ -59,6 +62,7 @@ def opus(samples: npt.NDArray[np.float64]) -> tuple[bytes, ...]:
     encoder.layout = "stereo"
     encoder.format = "s16"
     encoder.bit_rate = _BIT_RATE
+    encoder.options = {"frame_duration": str(round(FRAME_S * 1000))}
     encoder.time_base = _TIME_BASE
     packets: list[bytes] = []
     whole = np.clip(samples * 32_767, -32_768, 32_767).astype(np.int16)
@@ -71,7 +75,7 @@ def opus(samples: npt.NDArray[np.float64]) -> tuple[bytes, ...]:
 
 
 class SpokenTrack(MediaStreamTrack):
-    """Sends nothing until it is told what to say, then one packet every 20 ms, then nothing again.
+    """Sends nothing until it is told what to say, then one packet every ``FRAME_S``, then nothing again.
 
     aiortc's sender passes an ``av.Packet`` on as it is: no encoder, no executor.
     """

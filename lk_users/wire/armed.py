@@ -240,7 +240,8 @@ class ArmedRequest(Armed):
                 return
 
     def cut(self, error: WireError) -> None:
-        self._finish(error)
+        # A status is an answer, even where the connection's end is the end of its body.
+        self._finish(self._result() if self._status not in (0, 200) else error)
 
     def _result(self) -> bytes | WireError:
         if self._status == 200:

@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 # Louder than comfort noise and codec hiss (below -60 dBFS), quieter than any speech (above -35 dBFS).
 AUDIBLE_DBFS = -45.0
-# One loud frame is a click; 40 ms of it is a sound.
-AUDIBLE_FRAMES = 2
+# What is over sooner is a click.
+AUDIBLE_S = 0.04
 SILENCE_DBFS = -120.0
 
 
 class Ear:
-    """Decodes one track until it is audible: ``AUDIBLE_FRAMES`` loud frames in a row, of which the first
+    """Decodes one track until it is audible: loud frames in a row for ``AUDIBLE_S``, of which the first
     counts (``first_loud_ns``, monotonic clock)."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._decoder = CodecContext.create("libopus", "r")
-        self._loud = 0
+        self._loud_s = 0.0
         self.first_loud_ns = 0
         self.packets = 0
         self.loudest_dbfs = SILENCE_DBFS
@@ -42,12 +42,12 @@ class Ear:
             level_dbfs = rms_dbfs(frame.to_ndarray())
             self.loudest_dbfs = max(self.loudest_dbfs, level_dbfs)
             if level_dbfs < AUDIBLE_DBFS:
-                self._loud = 0
+                self._loud_s = 0.0
                 continue
-            if self._loud == 0:
+            if self._loud_s == 0:
                 self.first_loud_ns = self._clock.monotonic_ns()
-            self._loud += 1
-        return self._loud >= AUDIBLE_FRAMES
+            self._loud_s += frame.samples / frame.sample_rate
+        return self._loud_s >= AUDIBLE_S
 
 
 def rms_dbfs(samples: np.ndarray) -> float:

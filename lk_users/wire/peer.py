@@ -38,13 +38,13 @@ class PeerListener(Protocol):
 class Peer:
     """A peer connection that listens, and publishes one audio track where it is given one.
 
-    ``addresses``: host addresses to offer, None for all of the machine's.
+    ``addresses``: host addresses to offer.
     """
 
     def __init__(
         self,
         listener: PeerListener,
-        addresses: Sequence[str] | None,
+        addresses: Sequence[str],
         certificate: SharedCertificate,
         *,
         publish: MediaStreamTrack | None = None,

@@ -30,9 +30,12 @@ import logging
 import struct
 from typing import TYPE_CHECKING, Any
 
+from aioice.ice import get_host_addresses
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCRtpReceiver
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint
 from aiortc.rtcrtpreceiver import StreamStatistics
+
+from lk_users.wire.keepalive import answer, is_check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,6 +51,11 @@ FIRST_DTLS = b"\x14"
 FIRST_RTP = b"\x80"
 RTCP_KINDS = (192, 223)
 RTP_HEADER = struct.Struct("!xBHII")
+
+
+def host_addresses(*, loopback: bool) -> tuple[str, ...]:
+    """The addresses to offer to a server: 127.0.0.1 to one on loopback, else all but that."""
+    return ("127.0.0.1",) if loopback else tuple(get_host_addresses(use_ipv4=True, use_ipv6=True))
 
 
 def quiet_logs() -> None:
@@ -120,12 +128,12 @@ class PacketReceiver(RTCRtpReceiver):
 class BundledPeerConnection(RTCPeerConnection):
     """An aiortc peer connection with our receivers, one transport and chosen host addresses.
 
-    ``addresses``: the host addresses to offer; None leaves the choice to aioice.
+    ``addresses``: the host addresses to offer.
     """
 
     def __init__(
         self,
-        addresses: Sequence[str] | None,
+        addresses: Sequence[str],
         certificate: SharedCertificate,
         ice_servers: Sequence[RTCIceServer] = (),
     ) -> None:
@@ -134,7 +142,7 @@ class BundledPeerConnection(RTCPeerConnection):
             RTCConfiguration(iceServers=list(ice_servers), bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
         )
         self._RTCPeerConnection__certificates = [certificate]
-        self._host_addresses = None if addresses is None else list(addresses)
+        self._host_addresses = tuple(addresses)
         self._deaf: dict[int, StreamStatistics] = {}
 
     def deafen(self) -> None:
@@ -176,25 +184,30 @@ class BundledPeerConnection(RTCPeerConnection):
 
 
 class _Chosen:
-    """Wraps one ICE connection's gathering: our addresses, and sockets that outlive the connection."""
+    """Replaces one ICE connection's gathering: our addresses, and sockets that outlive the connection."""
 
     def __init__(
-        self, connection: Connection, addresses: list[str] | None, deaf: dict[int, StreamStatistics]
+        self, connection: Connection, addresses: Sequence[str], deaf: dict[int, StreamStatistics]
     ) -> None:
         self._connection = connection
-        self._addresses = addresses
+        self._addresses = list(addresses)
         self._deaf = deaf
-        self._gather = connection.get_component_candidates
-        connection.get_component_candidates = self.gather  # type: ignore[method-assign]
+        connection.gather_candidates = self.gather  # type: ignore[method-assign]
 
-    async def gather(self, component: int, addresses: list[str], timeout: int = 5) -> list[Any]:  # noqa: ASYNC109
-        chosen = addresses if self._addresses is None else self._addresses
-        candidates = await self._gather(component, chosen, timeout)
-        for protocol in self._connection._protocols:
+    async def gather(self) -> None:
+        """As aioice's own for the policy ALL, without asking the system for its addresses each time."""
+        connection = self._connection
+        if connection._local_candidates_start:
+            return
+        connection._local_candidates_start = True
+        for component in sorted(connection._components):
+            candidates = await connection.get_component_candidates(component, self._addresses)
+            connection._local_candidates += candidates
+        connection._local_candidates_end = True
+        for protocol in connection._protocols:
             protocol.close = _Quarantine(protocol).close  # type: ignore[method-assign]
             if protocol.local_candidate.type == "host":
                 protocol.transport.set_protocol(_Demux(protocol, self._deaf))
-        return candidates
 
 
 class _Header:
@@ -216,7 +229,8 @@ class _Demux(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         if data[:1] < FIRST_DTLS:
-            self._protocol.datagram_received(data, addr)
+            if not (is_check(data) and self._answered(data, addr)):
+                self._protocol.datagram_received(data, addr)
             return
         if self._deaf and data[:1] >= FIRST_RTP and len(data) >= RTP_HEADER.size:
             kind, sequence_number, timestamp, ssrc = RTP_HEADER.unpack_from(data)
@@ -226,6 +240,18 @@ class _Demux(asyncio.DatagramProtocol):
                 return
         protocol = self._protocol
         protocol.receiver.data_received(data, protocol.local_candidate.component)
+
+    def _answered(self, data: bytes, addr: tuple[Any, ...]) -> bool:
+        """Did a check of the very pair that carries our data get its answer from us?"""
+        protocol = self._protocol
+        connection = protocol.receiver
+        pair = connection._nominated.get(protocol.local_candidate.component)
+        if pair is None or pair.protocol is not protocol or pair.remote_addr != (addr[0], addr[1]):
+            return False
+        response = answer(data, connection.local_password.encode(), (addr[0], addr[1]))
+        if response is not None:
+            protocol.transport.sendto(response, addr)
+        return response is not None
 
     def error_received(self, exc: Exception) -> None:
         self._protocol.error_received(exc)

@@ -10,7 +10,6 @@ import asyncio
 import base64
 import enum
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlencode
 
 from livekit.protocol import models
 from livekit.protocol import rtc as messages
@@ -77,12 +76,13 @@ class Signal:
     ) -> None:
         """The join's bytes. ``prefix``: the path in the server's URL; ``offer_sdp``, ``track``: for V1."""
         if path is SignalPath.V1:
-            query = {"join_request": join_request(offer_sdp, track)}
+            # Of URL-safe base64 only the padding needs quoting.
+            query = "join_request=" + join_request(offer_sdp, track).replace("=", "%3D")
         else:
-            query = {"auto_subscribe": "1", "sdk": "python", "version": VERSION, "protocol": str(PROTOCOL)}
+            query = f"auto_subscribe=1&sdk=python&version={VERSION}&protocol={PROTOCOL}"
         # The token goes into a header: query strings end up in access logs.
         headers = [("Authorization", f"Bearer {token}")]
-        self._socket.load_upgrade(f"{prefix}{path}?{urlencode(query)}", headers)
+        self._socket.load_upgrade(f"{prefix}{path}?{query}", headers)
 
     def fire(self) -> int:
         """Write the join; the moment of it on the monotonic clock, in ns."""

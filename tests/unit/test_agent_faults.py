@@ -105,7 +105,7 @@ def test_a_track_paces_its_packets_and_numbers_them_on() -> None:
         return pulled, took_s
 
     pulled, took_s = asyncio.run(speak())
-    assert pulled == [number * 960 for number in range(6)]
+    assert pulled == [number * 2_880 for number in range(6)]
     assert took_s >= 4 * FRAME_S - 0.005
 
 

@@ -1,0 +1,690 @@
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from builders import RUN_ID, settings
+
+from lk_users.barrier import (
+    DECISION_GRACE_NS,
+    Announced,
+    Build,
+    Cancel,
+    Collect,
+    Finish,
+    Kind,
+    MasterBarrier,
+    Refuse,
+    Release,
+    RunOver,
+    Send,
+    State,
+    WorkerBarrier,
+    WorkerStep,
+)
+from lk_users.clock import NS_PER_MS, NS_PER_S
+from lk_users.plan import Share
+from lk_users.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lk_users.barrier import Action
+
+S = NS_PER_S
+NOW = 1_000 * S
+WALL_OFFSET = 5_000 * S
+# What a run may take at most with the default settings: park and build 120 s each, 1 s to T0, 120 s for
+# the sessions with 15 s of grace, 30 s for the trailers.
+LONGEST_NS = (120 + 120 + 1 + 135 + 30) * S
+
+
+@dataclass
+class Run:
+    """A master, and what its workers would say."""
+
+    barrier: MasterBarrier
+    counts: Mapping[str, int]
+    now_ns: int = NOW
+    actions: list[Action] = field(default_factory=list)
+
+    def do(self, *actions: Action) -> list[Action]:
+        self.actions += actions
+        return list(actions)
+
+    def tell(self, kind: str, worker: str, **data: Any) -> list[Action]:
+        """A worker's message about the current run and burst."""
+        message = {"run": RUN_ID, "burst": self.barrier.burst, **data}
+        return self.do(*getattr(self.barrier, kind)(worker, message, self.now_ns))
+
+    def tick(self, after_s: float = 0.0) -> list[Action]:
+        self.now_ns += round(after_s * S)
+        return self.do(*self.barrier.tick(self.now_ns))
+
+    def park(self, trip_ns: int = 0) -> list[Action]:
+        """Everybody says hello and parks its users; Locust is done spawning. What the last of it asks for."""
+        for worker in self.counts:
+            self.tell("hello", worker, version=VERSION, region="eu")
+        self.do(*self.barrier.spawning_complete(sum(self.counts.values()), self.now_ns))
+        last: list[Action] = []
+        for worker, count in self.counts.items():
+            last = self.tell("parked", worker, count=count, trip_ns=trip_ns)
+        return last
+
+    def build(self) -> list[Action]:
+        last: list[Action] = []
+        for worker in self.counts:
+            last = self.tell("built", worker)
+        return last
+
+    def decide(self, *workers: str) -> list[Action]:
+        last: list[Action] = []
+        for worker in workers or self.counts:
+            count = self.counts[worker]
+            last = self.tell("decided", worker, decided=count, welcomed=count - 1, failed=1)
+        return last
+
+    def trail(self, *workers: str) -> list[Action]:
+        last: list[Action] = []
+        for worker in workers or self.counts:
+            last = self.tell("trailer", worker)
+        return last
+
+    def to(self, state: State) -> Run:
+        """Play until the master stands there."""
+        steps = {
+            State.GATHERING: lambda: None, State.BUILDING: self.park, State.RUNNING: self.build,
+            State.COLLECTING: self.decide, State.OVER: self.trail,
+        }  # fmt: skip
+        for reached, step in steps.items():
+            step()
+            assert self.barrier.state is reached
+            if reached is state:
+                return self
+        raise AssertionError(state)
+
+
+def run(counts: Sequence[int] = (600,), **options: str) -> Run:
+    chosen = settings(max(1, sum(counts)), **options)
+    names = {f"w{number}": count for number, count in enumerate(counts, 1)}
+    return Run(MasterBarrier(RUN_ID, chosen, WALL_OFFSET), names)
+
+
+def share(worker: str, first: int, count: int, burst: int = 1, total: int = 600) -> Send:
+    return Send(Kind.SHARE, {"run": RUN_ID, "burst": burst, "first": first, "count": count, "total": total}, worker)
+
+
+COLLECT = Send(Kind.COLLECT, {"run": RUN_ID, "burst": 1})
+FINISH = [Send(Kind.FINISH, {"run": RUN_ID}), RunOver()]
+
+
+def cancel(cause: str) -> Send:
+    return Send(Kind.CANCEL, {"run": RUN_ID, "cause": cause})
+
+
+# The master: the good path.
+
+
+def test_one_worker_from_hello_to_the_end() -> None:
+    one = run()
+    assert one.park() == [share("w1", 0, 600)]
+    t0_ns = NOW + S
+    data = {"run": RUN_ID, "burst": 1, "t0_ns": t0_ns, "t0_wall_ns": t0_ns + WALL_OFFSET}
+    announced = Announced(1, t0_ns + WALL_OFFSET, {"w1": Share(RUN_ID, 1, 0, 600, 600)})
+    assert one.build() == [Send(Kind.T0, data), announced]
+    assert one.decide() == [COLLECT]
+    assert one.tell("records", "w1", sequence=1) == [Send(Kind.ACK, {"run": RUN_ID, "sequence": 1}, "w1")]
+    assert one.trail() == FINISH
+    assert one.barrier.reasons == []
+
+
+def test_four_workers_get_shares_by_what_they_parked() -> None:
+    four = run((100, 0, 350, 150))
+    assert four.park() == [
+        share("w1", 0, 100), share("w2", 100, 0), share("w3", 100, 350), share("w4", 450, 150),
+    ]  # fmt: skip
+    assert [four.tell("built", worker) for worker in ("w1", "w3")] == [[], []]
+    assert [type(action) for action in four.tell("built", "w4")] == [Send, Announced]
+    # The one without users is not waited for.
+    assert [four.decide(worker) for worker in ("w1", "w3", "w4")] == [[], [], [COLLECT]]
+    assert [four.trail(worker) for worker in ("w3", "w1", "w4")] == [[], [], FINISH]
+    assert four.barrier.reasons == []
+
+
+def test_nothing_begins_before_locust_has_spawned_all() -> None:
+    one = run((3,))
+    one.tell("hello", "w1", version=VERSION)
+    for count in (1, 2, 3):
+        assert one.tell("parked", "w1", count=count) == []
+    assert one.do(*one.barrier.spawning_complete(3, NOW)) == [share("w1", 0, 3, total=3)]
+
+
+def test_nothing_begins_before_all_are_parked() -> None:
+    two = run((3, 3))
+    two.park()
+    assert two.barrier.state is State.BUILDING
+    few = run((3, 3))
+    few.tell("hello", "w1", version=VERSION)
+    few.do(*few.barrier.spawning_complete(6, NOW))
+    few.tell("parked", "w1", count=3)
+    assert few.barrier.state is State.GATHERING
+
+
+@pytest.mark.parametrize(("trip_ms", "ahead_ms"), [(0, 1000), (100, 1000), (250, 1000), (400, 1600), (2000, 8000)])
+def test_t0_lies_far_enough_ahead(trip_ms: int, ahead_ms: int) -> None:
+    two = run((300, 300))
+    two.park(trip_ns=10 * NS_PER_MS)
+    two.tell("parked", "w2", count=300, trip_ns=trip_ms * NS_PER_MS)
+    (message, _) = two.build()
+    assert isinstance(message, Send)
+    assert message.worker == ""
+    assert message.data["t0_ns"] == NOW + ahead_ms * NS_PER_MS
+
+
+def test_several_bursts_with_an_interval() -> None:
+    one = run(bursts="3", burst_interval="20")
+    one.to(State.COLLECTING)
+    for burst in (2, 3):
+        assert one.trail() == []
+        assert one.barrier.state is State.RESTING
+        assert one.tick(19.9) == []
+        assert one.tick(0.1) == [share("w1", 0, 600, burst)]
+        one.build()
+        assert one.decide() == [Send(Kind.COLLECT, {"run": RUN_ID, "burst": burst})]
+    assert one.trail() == FINISH
+    assert one.barrier.reasons == []
+
+
+def test_progress() -> None:
+    two = run((400, 200))
+    two.to(State.RUNNING)
+    two.tell("decided", "w1", decided=30, welcomed=28, failed=2)
+    two.tell("decided", "w2", decided=10, welcomed=10, failed=0)
+    assert two.barrier.progress() == {"parked": 600, "total": 600, "decided": 40, "welcomed": 38, "failed": 2}
+
+
+# The master: messages that mean nothing.
+
+EVERY_STATE = (State.GATHERING, State.BUILDING, State.RUNNING, State.COLLECTING, State.OVER)
+MESSAGES: dict[str, dict[str, Any]] = {
+    "built": {},
+    "decided": {"decided": 600, "welcomed": 0, "failed": 600},
+    "trailer": {},
+}
+
+
+@pytest.mark.parametrize("state", EVERY_STATE)
+@pytest.mark.parametrize("kind", MESSAGES)
+@pytest.mark.parametrize("wrong", [{"run": "another"}, {"burst": 7}, {"worker": "w9"}])
+def test_foreign_messages_change_nothing(state: State, kind: str, wrong: dict[str, Any]) -> None:
+    one = run().to(state)
+    before = repr(one.barrier)
+    assert one.tell(kind, **{"worker": "w1", **MESSAGES[kind], **wrong}) == []
+    assert repr(one.barrier) == before
+
+
+@pytest.mark.parametrize("state", EVERY_STATE)
+def test_foreign_records_are_acknowledged_and_change_nothing(state: State) -> None:
+    one = run().to(state)
+    before = repr(one.barrier)
+    one.now_ns += 5 * S
+    (ack,) = one.tell("records", "w1", sequence=3, run="another")
+    assert isinstance(ack, Send)
+    assert ack.kind is Kind.ACK
+    assert repr(one.barrier) == before
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        (State.RUNNING, "built"), (State.COLLECTING, "built"), (State.OVER, "built"), (State.COLLECTING, "decided"),
+        (State.OVER, "decided"), (State.OVER, "trailer"),
+    ],
+)  # fmt: skip
+def test_repeated_messages_change_nothing(state: State, kind: str) -> None:
+    one = run().to(state)
+    before = repr(one.barrier)
+    one.now_ns += 5 * S
+    data = {"decided": 600, "welcomed": 599, "failed": 1} if kind == "decided" else {}
+    assert one.tell(kind, "w1", **data) == []
+    assert repr(one.barrier) == before
+
+
+def test_a_count_that_was_overtaken_changes_nothing() -> None:
+    two = run((400, 200)).to(State.RUNNING)
+    two.decide("w1")
+    assert two.tell("decided", "w1", decided=390, welcomed=1, failed=1) == []
+    assert two.decide("w2") == [COLLECT]
+
+
+def test_a_trailer_before_its_time_does_not_shorten_the_others_time() -> None:
+    two = run((400, 200)).to(State.RUNNING)
+    two.trail("w2")
+    assert two.tick(100) == []
+    assert two.barrier.state is State.RUNNING
+
+
+def test_a_late_trailer_does_not_lengthen_the_rest() -> None:
+    one = run(bursts="2").to(State.COLLECTING)
+    one.trail()
+    one.trail()
+    assert one.tick(0.01) == [share("w1", 0, 600, 2)]
+
+
+# The master: workers that are lost, and deadlines.
+
+
+def test_a_worker_lost_while_gathering_is_made_up_for_by_others() -> None:
+    two = run((300, 300))
+    for worker in two.counts:
+        two.tell("hello", worker, version=VERSION)
+        two.tell("parked", worker, count=300)
+    assert two.do(*two.barrier.lost("w2", "gone", NOW)) == []
+    assert two.do(*two.barrier.spawning_complete(600, NOW)) == []
+    assert two.tell("parked", "w1", count=600) == [share("w1", 0, 600)]
+    assert two.barrier.reasons == []
+
+
+def test_users_of_a_lost_worker_are_not_ready() -> None:
+    two = run((300, 300))
+    for worker in two.counts:
+        two.tell("hello", worker, version=VERSION)
+        two.tell("parked", worker, count=300)
+    two.do(*two.barrier.lost("w2", "gone", NOW), *two.barrier.spawning_complete(600, NOW))
+    assert two.tick(119.9) == []
+    assert two.tick(0.1) == FINISH
+    assert two.barrier.reasons == ["only 300 of 600 users were ready in time (--park-timeout 120)"]
+
+
+def test_a_worker_lost_while_building_cancels_the_run() -> None:
+    two = run((300, 300)).to(State.BUILDING)
+    actions = two.do(*two.barrier.lost("w2", "no heartbeat", NOW))
+    assert actions == [cancel("worker w2 was lost before T0"), COLLECT]
+    assert two.trail("w1") == FINISH
+    assert two.barrier.reasons == ["worker w2 (eu) was lost: no heartbeat", "worker w2 was lost before T0"]
+
+
+def test_a_worker_without_users_may_be_lost_while_building() -> None:
+    two = run((600, 0)).to(State.BUILDING)
+    assert two.do(*two.barrier.lost("w2", "no heartbeat", NOW)) == []
+    assert two.barrier.reasons == []
+
+
+def test_a_worker_lost_while_running_holds_nobody_up() -> None:
+    two = run((300, 300)).to(State.RUNNING)
+    two.decide("w1")
+    assert two.do(*two.barrier.lost("w2", "no heartbeat", NOW)) == [COLLECT]
+    assert two.trail("w1") == FINISH
+    assert two.barrier.reasons == ["worker w2 (eu) was lost: no heartbeat"]
+
+
+def test_a_worker_lost_while_collecting_holds_nobody_up() -> None:
+    two = run((300, 300)).to(State.COLLECTING)
+    two.trail("w1")
+    assert two.do(*two.barrier.lost("w2", "no heartbeat", NOW)) == FINISH
+    assert two.barrier.reasons == ["worker w2 (eu) was lost: no heartbeat"]
+
+
+def test_a_worker_lost_after_its_trailer_has_said_all() -> None:
+    two = run((300, 300)).to(State.COLLECTING)
+    two.trail("w1")
+    assert two.do(*two.barrier.lost("w1", "quit", NOW)) == []
+    assert two.trail("w2") == FINISH
+    assert two.barrier.reasons == []
+
+
+def test_a_worker_lost_between_bursts_gets_no_share_and_no_run_waits_for_ever() -> None:
+    two = run((300, 300), bursts="2").to(State.COLLECTING)
+    two.trail()
+    two.do(*two.barrier.lost("w2", "no heartbeat", two.now_ns))
+    assert two.tick(0.01) == []
+    assert two.barrier.state is State.GATHERING
+    assert two.tick(120) == FINISH
+    assert two.barrier.reasons == ["only 300 of 600 users were ready in time (--park-timeout 120)"]
+
+
+def test_the_last_worker_lost_ends_the_run() -> None:
+    one = run().to(State.RUNNING)
+    assert one.do(*one.barrier.lost("w1", "no heartbeat", NOW)) == [COLLECT, *FINISH]
+    assert one.do(*one.barrier.lost("w1", "no heartbeat", NOW)) == []
+
+
+def test_losing_an_unknown_worker_changes_nothing() -> None:
+    one = run().to(State.RUNNING)
+    assert one.do(*one.barrier.lost("w9", "no heartbeat", NOW)) == []
+
+
+def test_a_run_after_a_lost_worker_has_no_more_bursts() -> None:
+    two = run((300, 300), bursts="2").to(State.RUNNING)
+    two.do(*two.barrier.lost("w2", "no heartbeat", NOW))
+    two.decide("w1")
+    assert two.trail("w1") == FINISH
+
+
+def test_park_timeout_counts_from_spawning_complete() -> None:
+    one = run((600,), park_timeout="10")
+    one.tell("hello", "w1", version=VERSION)
+    assert one.tick(1000) == []
+    one.do(*one.barrier.spawning_complete(600, one.now_ns))
+    one.tell("parked", "w1", count=599)
+    assert one.tick(9.9) == []
+    one.do(*one.barrier.spawning_complete(600, one.now_ns))
+    assert one.tick(0.1) == FINISH
+    assert one.barrier.reasons == ["only 599 of 600 users were ready in time (--park-timeout 10)"]
+
+
+def test_not_built_in_time() -> None:
+    two = run((300, 300)).to(State.BUILDING)
+    two.tell("built", "w1")
+    assert two.tick(119.9) == []
+    assert two.tick(0.1) == [cancel("not built in time: w2"), COLLECT]
+    assert two.trail("w1") == []
+    assert two.tick(30) == FINISH
+    assert two.barrier.reasons == [
+        "not built in time: w2", "worker w2 (eu) was lost: nothing more came from it in time",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("batches_s", [0, 5])
+def test_the_decision_deadline_counts_from_the_last_batch(batches_s: int) -> None:
+    options = {"batch_size": "100", "batch_delay": "1"} if batches_s else {}
+    two = run((300, 300), **options).to(State.RUNNING)
+    two.decide("w1")
+    to_deadline_s = 1 + batches_s + 120 + DECISION_GRACE_NS / S
+    assert two.tick(to_deadline_s - 0.001) == []
+    assert two.tick(0.001) == [COLLECT]
+    assert two.barrier.reasons == ["worker w2 (eu) was lost: nothing more came from it in time"]
+    assert two.trail("w1") == FINISH
+
+
+def test_records_extend_the_trailer_deadline() -> None:
+    one = run().to(State.COLLECTING)
+    for sequence in range(5):
+        assert one.tick(29.9) == []
+        one.tell("records", "w1", sequence=sequence)
+    assert one.tick(29.9) == []
+    assert one.tick(0.1) == FINISH
+    assert one.barrier.reasons == ["worker w1 (eu) was lost: nothing more came from it in time"]
+
+
+def test_another_version_is_refused() -> None:
+    one = run()
+    (refused,) = one.tell("hello", "w1", version="0.0.1")
+    why = f"worker w1 runs lk-users 0.0.1, the master {VERSION}: use one version"
+    assert refused == Send(Kind.REFUSED, {"why": why}, "w1")
+    assert one.barrier.reasons == [why]
+    assert one.tell("parked", "w1", count=600) == []
+    assert one.barrier.workers == {}
+
+
+# The master: cancelling.
+
+
+@pytest.mark.parametrize("state", [State.GATHERING, State.RESTING])
+def test_cancelling_what_has_no_sessions_is_the_end(state: State) -> None:
+    one = run(bursts="2")
+    if state is State.RESTING:
+        one.to(State.COLLECTING)
+        one.trail()
+    assert one.barrier.state is state
+    assert one.do(*one.barrier.cancel("stopped", NOW)) == FINISH
+    assert one.barrier.reasons == ["stopped"]
+
+
+@pytest.mark.parametrize("state", [State.BUILDING, State.RUNNING])
+def test_cancelling_collects_what_there_is(state: State) -> None:
+    one = run(bursts="2").to(state)
+    assert one.do(*one.barrier.cancel("stopped", NOW)) == [cancel("stopped"), COLLECT]
+    assert one.do(*one.barrier.cancel("stopped again", NOW)) == []
+    assert one.trail() == FINISH
+    assert one.barrier.reasons == ["stopped"]
+
+
+def test_cancelling_while_collecting_ends_with_this_burst() -> None:
+    one = run(bursts="2").to(State.COLLECTING)
+    assert one.do(*one.barrier.cancel("stopped", NOW)) == [cancel("stopped")]
+    assert one.trail() == FINISH
+
+
+def test_cancelling_what_is_over_changes_nothing() -> None:
+    one = run().to(State.OVER)
+    assert one.do(*one.barrier.cancel("stopped", NOW)) == []
+    assert one.barrier.reasons == []
+    assert one.tick(1000) == []
+
+
+# The worker.
+
+SHARE = {"run": RUN_ID, "burst": 1, "first": 5, "count": 3, "total": 10}
+T0 = {"run": RUN_ID, "burst": 1, "t0_ns": 77, "t0_wall_ns": 99}
+COLLECT_DATA = {"run": RUN_ID, "burst": 1}
+CANCEL_DATA = {"run": RUN_ID, "cause": "stopped"}
+FINISH_DATA = {"run": RUN_ID}
+
+
+def worker(step: WorkerStep = WorkerStep.IDLE) -> WorkerBarrier:
+    """A worker that came so far."""
+    one = WorkerBarrier()
+    if step is WorkerStep.REFUSED:
+        one.receive(Kind.REFUSED, {"why": "another version"})
+    for reached, take in (
+        (WorkerStep.BUILDING, lambda: one.receive(Kind.SHARE, SHARE)),
+        (WorkerStep.ARMED, one.built),
+        (WorkerStep.RUNNING, lambda: one.receive(Kind.T0, T0)),
+        (WorkerStep.COLLECTING, lambda: one.receive(Kind.COLLECT, COLLECT_DATA)),
+    ):
+        if step in (WorkerStep.IDLE, WorkerStep.REFUSED) or one.step is step:
+            break
+        take()
+        assert one.step is reached
+    return one
+
+
+def test_a_worker_from_share_to_finish() -> None:
+    one = worker()
+    assert one.receive(Kind.SHARE, SHARE) == Build(Share(RUN_ID, 1, 5, 3, 10))
+    one.built()
+    assert one.receive(Kind.T0, T0) == Release(77, 99)
+    assert one.receive(Kind.COLLECT, COLLECT_DATA) == Collect()
+    assert one.receive(Kind.SHARE, {**SHARE, "burst": 2}) == Build(Share(RUN_ID, 2, 5, 3, 10))
+    one.built()
+    assert one.receive(Kind.T0, {**T0, "burst": 2}) == Release(77, 99)
+    assert one.receive(Kind.COLLECT, {**COLLECT_DATA, "burst": 2}) == Collect()
+    assert one.receive(Kind.FINISH, FINISH_DATA) == Finish()
+    assert one.step is WorkerStep.IDLE
+
+
+def test_a_worker_takes_the_next_run() -> None:
+    one = worker(WorkerStep.COLLECTING)
+    one.receive(Kind.FINISH, FINISH_DATA)
+    assert one.receive(Kind.SHARE, {**SHARE, "run": "next"}) == Build(Share("next", 1, 5, 3, 10))
+
+
+def test_a_refused_worker_takes_nothing() -> None:
+    one = WorkerBarrier()
+    assert one.receive(Kind.REFUSED, {"why": "another version"}) == Refuse("another version")
+    assert one.receive(Kind.SHARE, SHARE) is None
+    assert one.step is WorkerStep.REFUSED
+
+
+ACTIVE = (WorkerStep.BUILDING, WorkerStep.ARMED, WorkerStep.RUNNING, WorkerStep.COLLECTING)
+MEANT_IN = {
+    Kind.T0: (WorkerStep.ARMED,),
+    Kind.COLLECT: (WorkerStep.BUILDING, WorkerStep.ARMED, WorkerStep.RUNNING),
+    Kind.CANCEL: (WorkerStep.BUILDING, WorkerStep.ARMED, WorkerStep.RUNNING),
+    Kind.SHARE: (),
+}
+DATA: dict[Kind, dict[str, Any]] = {
+    Kind.T0: T0, Kind.COLLECT: COLLECT_DATA, Kind.CANCEL: CANCEL_DATA, Kind.SHARE: SHARE,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", [WorkerStep.IDLE, *ACTIVE, WorkerStep.REFUSED])
+@pytest.mark.parametrize("kind", MEANT_IN)
+def test_late_and_repeated_messages_change_nothing(step: WorkerStep, kind: Kind) -> None:
+    if step is WorkerStep.IDLE and kind is Kind.SHARE:
+        return
+    one = worker(step)
+    meant = step in MEANT_IN[kind]
+    assert (one.receive(kind, DATA[kind]) is not None) == meant
+    if not meant:
+        assert one.step is step
+
+
+@pytest.mark.parametrize("step", ACTIVE)
+@pytest.mark.parametrize("kind", [Kind.T0, Kind.COLLECT, Kind.CANCEL, Kind.FINISH, Kind.SHARE])
+def test_messages_of_another_run_change_nothing(step: WorkerStep, kind: Kind) -> None:
+    one = worker(step)
+    before = repr(one)
+    assert one.receive(kind, {**DATA.get(kind, {}), "run": "another"}) is None
+    assert repr(one) == before
+
+
+@pytest.mark.parametrize("step", ACTIVE)
+@pytest.mark.parametrize("kind", [Kind.T0, Kind.COLLECT])
+def test_messages_of_another_burst_change_nothing(step: WorkerStep, kind: Kind) -> None:
+    one = worker(step)
+    assert one.receive(kind, {**DATA[kind], "burst": 2}) is None
+    assert one.step is step
+
+
+@pytest.mark.parametrize("step", [WorkerStep.BUILDING, WorkerStep.ARMED, WorkerStep.RUNNING])
+def test_a_cancelled_worker_still_collects(step: WorkerStep) -> None:
+    one = worker(step)
+    assert one.receive(Kind.CANCEL, CANCEL_DATA) == Cancel("stopped")
+    assert one.receive(Kind.COLLECT, COLLECT_DATA) == Collect()
+
+
+def test_built_after_the_cancel_arms_nothing() -> None:
+    one = worker(WorkerStep.BUILDING)
+    one.receive(Kind.CANCEL, CANCEL_DATA)
+    one.receive(Kind.COLLECT, COLLECT_DATA)
+    one.built()
+    assert one.step is WorkerStep.COLLECTING
+    assert one.receive(Kind.T0, T0) is None
+
+
+# Both sides together, whatever the network does.
+
+
+@dataclass
+class World:
+    """A master and its workers with a network between that delays, repeats and reorders, and workers that die."""
+
+    rng: random.Random
+    master: MasterBarrier
+    counts: dict[str, int]
+    now_ns: int = NOW
+    workers: dict[str, WorkerBarrier] = field(default_factory=dict)
+    dead: set[str] = field(default_factory=set)
+    over: int = 0
+    given: dict[int, list[Share]] = field(default_factory=dict)
+    _number: int = 0
+    _mail: list[tuple[int, int, str, str, dict[str, Any]]] = field(default_factory=list)
+
+    def post(self, worker: str, kind: str, data: Mapping[str, Any], after_s: float = 0.0) -> None:
+        """``kind``: a message to the worker, or what the worker tells."""
+        for _ in range(1 + (self.rng.random() < 0.2)):
+            self._number += 1
+            due_ns = self.now_ns + round((after_s + self.rng.expovariate(20)) * S)
+            self._mail.append((due_ns, self._number, worker, kind, dict(data)))
+
+    def tell(self, name: str, kind: str, after_s: float = 0.0, **data: Any) -> None:
+        one = self.workers[name]
+        self.post(name, kind, {"run": one.run_id, "burst": one.burst, **data}, after_s)
+
+    def do(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, RunOver):
+                self.over += 1
+            elif isinstance(action, Announced):
+                self.given[action.burst] = list(action.shares.values())
+            else:
+                for name in [action.worker] if action.worker else self.workers:
+                    self.post(name, action.kind, action.data)
+
+    def obey(self, name: str, kind: str, data: dict[str, Any]) -> None:
+        one, count, rng = self.workers[name], self.counts[name], self.rng
+        command = one.receive(kind, data)
+        if isinstance(command, Build):
+            assert command.share.count == count
+            self.post(name, "_built", {}, rng.expovariate(0.2))
+        elif isinstance(command, Release):
+            for decided in sorted(rng.sample(range(count + 1), min(count, 5))) + [count]:
+                self.tell(name, "decided", rng.uniform(0, 100), decided=decided, welcomed=decided, failed=0)
+        elif isinstance(command, Collect):
+            self.tell(name, "records", 1, sequence=1)
+            self.tell(name, "trailer", rng.uniform(2, 20))
+
+    def deliver(self, name: str, kind: str, data: dict[str, Any]) -> None:
+        if name in self.dead:
+            return
+        if kind == "_die":
+            self.dead.add(name)
+            self.post(name, "_noticed", {}, self.rng.uniform(0, 20))
+        elif kind == "_built":
+            self.workers[name].built()
+            self.tell(name, "built")
+        elif kind.startswith("lk_"):
+            self.obey(name, kind, data)
+        else:
+            self.do(getattr(self.master, kind)(name, data, self.now_ns))
+
+    def play(self) -> None:
+        """Until it is over, in steps to the next message or tick."""
+        tick_ns = self.now_ns
+        while not self.over and self.now_ns < NOW + 2 * LONGEST_NS:
+            self._mail.sort(reverse=True)
+            if self._mail and self._mail[-1][0] <= tick_ns:
+                due_ns, _, name, kind, data = self._mail.pop()
+                self.now_ns = max(self.now_ns, due_ns)
+                if kind == "_noticed":
+                    self.do(self.master.lost(name, "no heartbeat", self.now_ns))
+                elif kind == "_spawned":
+                    self.do(self.master.spawning_complete(data["users"], self.now_ns))
+                else:
+                    self.deliver(name, kind, data)
+            else:
+                self.now_ns = tick_ns
+                self.do(self.master.tick(self.now_ns))
+                tick_ns += S // 2
+
+
+def world(seed: int) -> World:
+    rng = random.Random(seed)
+    names = [f"w{number}" for number in range(rng.randrange(1, 9))]
+    counts = dict.fromkeys(names, 0)
+    for _ in range(600):
+        counts[rng.choice(names)] += 1
+    made = World(rng, MasterBarrier(RUN_ID, settings(bursts=rng.choice(("1", "1", "2")))), counts)
+    made.workers = {name: WorkerBarrier() for name in names}
+    for name in names:
+        # A user parks at any time; the hello comes before, as the connection keeps its order.
+        made.do(made.master.hello(name, {"version": VERSION}, NOW))
+        made.post(name, "parked", {"count": counts[name], "trip_ns": rng.randrange(300) * NS_PER_MS}, rng.uniform(0, 5))
+    made.post("", "_spawned", {"users": 600}, rng.uniform(0, 5))
+    for name in rng.sample(names, rng.choice((0, 0, 0, 1, min(2, len(names))))):
+        made.post(name, "_die", {}, rng.uniform(0, 150))
+    return made
+
+
+def test_whatever_happens_it_is_over_in_time_and_the_shares_are_exact() -> None:
+    clean = 0
+    for seed in range(60):
+        one = world(seed)
+        one.play()
+        bursts = one.master.settings.bursts
+        assert one.over == 1, f"seed {seed}: {one.master.state}"
+        assert one.master.state is State.OVER, f"seed {seed}"
+        assert one.now_ns <= NOW + bursts * LONGEST_NS, f"seed {seed}"
+        for given in one.given.values():
+            ordinals = [n for part in given for n in range(part.first, part.first + part.count)]
+            assert sorted(ordinals) == list(range(600)), f"seed {seed}"
+            assert {part.total for part in given} == {600}, f"seed {seed}"
+        if not one.dead:
+            assert one.master.reasons == [], f"seed {seed}"
+            assert len(one.given) == bursts, f"seed {seed}"
+            clean += 1
+    assert 15 < clean < 45

@@ -1,0 +1,507 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import virtual as v
+from builders import RUN_ID, settings
+
+from lk_users import burst as burst_module
+from lk_users.burst import BUILD_CONCURRENCY, JOBS_LATE_S, READ_AGAIN_S, Burst, FreeUsers, Meters, Worker
+from lk_users.clock import NS_PER_MS, NS_PER_S
+from lk_users.errors import ConnectionCut, HttpError
+from lk_users.evidence import DispatchView, JobView
+from lk_users.health import Lag, LagMeter
+from lk_users.outcome import Finding
+from lk_users.plan import Share
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
+
+    from virtual import Step, VirtualClock
+
+    from lk_users.engines.port import EngineListener
+    from lk_users.evidence import ParticipantView
+    from lk_users.plan import PlannedSession
+    from lk_users.record import Mark, Record
+    from lk_users.session import Session
+    from lk_users.wire.api import Api
+
+USERS = 600
+JOB = JobView("AJ_1", "AW_1", "running", started_at_ns=7)
+
+
+@pytest.fixture(autouse=True)
+def no_spin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Virtual time stands while it is looked at. And whatever a test does, collection is on afterwards."""
+    monkeypatch.setattr(burst_module, "SPIN_NS", 0)
+    yield
+    gc.unfreeze()
+    gc.enable()
+
+
+class FakeApi:
+    """Lists one dispatch a room, with a job from ``jobs_after_s`` on; ``fault`` is raised instead."""
+
+    def __init__(
+        self, clock: VirtualClock, jobs_after_s: float = 0.0, fault: Exception | None = None
+    ) -> None:
+        self._clock = clock
+        self._jobs_from_ns = v.T0_NS + round(jobs_after_s * NS_PER_S)
+        self._fault = fault
+        self.asked: Counter[str] = Counter()
+        self.deleted: list[str] = []
+        self.at_once = self.most_at_once = 0
+
+    async def dispatches(self, room: str) -> tuple[DispatchView, ...]:
+        self.asked[room] += 1
+        await self._answer()
+        jobs = (JOB,) if self._clock.monotonic_ns() >= self._jobs_from_ns else ()
+        return (DispatchView("AD_1", v.AGENT_NAME, 5, jobs),)
+
+    async def participants(self, room: str) -> tuple[ParticipantView, ...]:
+        await self._answer()
+        return (v.agent(),)
+
+    async def delete_room(self, room: str) -> None:
+        await self._answer()
+        self.deleted.append(room)
+
+    async def _answer(self) -> None:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(0.001)
+        self.at_once -= 1
+        if self._fault is not None:
+            raise self._fault
+
+
+@dataclass
+class Bench:
+    """A burst over fake engines, and all that it reports."""
+
+    clock: VirtualClock
+    options: dict[str, str]
+    users: int = USERS
+    script: Callable[[PlannedSession, VirtualClock], Sequence[Step]] = lambda *_: ()
+    faults: dict[int, Exception] = field(default_factory=dict)
+    engines: list[v.FakeEngine] = field(default_factory=list)
+    provisional: list[Record] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    marks: Counter[str] = field(default_factory=Counter)
+    ended: list[int] = field(default_factory=list)
+    """When ``all_decided`` was called."""
+    meters: Meters = field(default_factory=lambda: Meters(LagMeter(), LagMeter()))
+
+    def __post_init__(self) -> None:
+        self.settings = settings(max(1, self.users), **self.options)
+        share = Share(RUN_ID, 1, 0, self.users, self.users)
+        self.burst = Burst(
+            share, self.settings, Worker("w1", "eu"), self.clock, self.meters, self, self.make_engine
+        )
+
+    def make_engine(self, item: PlannedSession, listener: EngineListener) -> v.FakeEngine:
+        engine = v.FakeEngine(
+            self.clock, listener, [(0.02, v.dispatched(DispatchView("AD_1", v.AGENT_NAME)))],
+            self.script(item, self.clock), self.faults.get(item.ordinal),  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.engines.append(engine)
+        return engine
+
+    def marked(self, session: Session, mark: Mark, at_ns: int) -> None:
+        self.marks[mark] += 1
+
+    def decided(self, session: Session, record: Record) -> None:
+        self.provisional.append(record)
+
+    def recorded(self, record: Record) -> None:
+        self.records.append(record)
+
+    def all_decided(self) -> None:
+        self.ended.append(self.clock.monotonic_ns())
+
+    async def start(self) -> None:
+        await self.burst.build()
+        self.burst.announce(v.T0_NS, v.WALL_START_NS + 2 * NS_PER_S)
+
+    async def until(self, after_t0_s: float) -> None:
+        await asyncio.sleep((v.T0_NS - self.clock.monotonic_ns()) / NS_PER_S + after_t0_s)
+
+    async def whole(self, api: Any = None) -> None:
+        await self.start()
+        await self.until(self.settings.session_timeout_s + 10)
+        await self.burst.collect(api)
+
+    @property
+    def outcomes(self) -> Counter[Finding]:
+        return Counter(record.outcome for record in self.records)
+
+
+def welcome(item: PlannedSession, clock: VirtualClock) -> Sequence[Step]:
+    """Agents come one after another, 50 ms apart."""
+    came_s = 0.5 + 0.05 * item.ordinal
+    return (
+        (0.03, v.connected()), (0.08, v.media_up), (came_s, v.participant(v.agent())),
+        (came_s + 0.1, v.audible(clock)),
+    )  # fmt: skip
+
+
+def no_agent(item: PlannedSession, clock: VirtualClock) -> Sequence[Step]:
+    return ((0.03, v.connected()), (0.08, v.media_up))
+
+
+def bench(work: Callable[[Bench], Coroutine[Any, Any, object]], **changes: Any) -> Bench:
+    """Run ``work`` on a bench in virtual time; the bench afterwards. ``options``: names of settings."""
+    values = {"script": welcome, "options": {}, **changes}
+
+    async def run(clock: VirtualClock) -> Bench:
+        made = Bench(clock, **values)
+        await work(made)
+        return made
+
+    return v.in_virtual_time(run)
+
+
+def with_api(**of_api: Any) -> tuple[list[FakeApi], Callable[[Bench], Coroutine[Any, Any, None]]]:
+    """A whole burst with an API to ask: the API, once there is one, and the work."""
+    made: list[FakeApi] = []
+
+    async def work(one: Bench) -> None:
+        made.append(FakeApi(one.clock, **of_api))
+        await one.whole(made[0])
+
+    return made, work
+
+
+# The start.
+
+
+def test_all_600_are_released_at_t0() -> None:
+    one = bench(Bench.whole)
+    assert [record.marks_ns["fired"] for record in one.records] == [0] * USERS
+    assert {record.intended_wall_ns for record in one.records} == {v.WALL_START_NS + 2 * NS_PER_S}
+    assert one.outcomes == {Finding.OK: USERS}
+    assert [record.marks_ns["welcomed"] // NS_PER_MS for record in one.records] == [
+        620 + 50 * ordinal for ordinal in range(USERS)
+    ]
+
+
+def test_batches_start_at_their_offsets() -> None:
+    one = bench(Bench.whole, options={"batch_size": "200", "batch_delay": "1.5"}, script=no_agent)
+    starts = Counter(record.intended_wall_ns - v.WALL_START_NS for record in one.records)
+    assert starts == {2 * NS_PER_S: 200, 3_500_000_000: 200, 5 * NS_PER_S: 200}
+    assert {record.marks_ns["fired"] for record in one.records} == {0}
+    # The timeout counts from each one's own start.
+    assert {record.decided_ns for record in one.records} == {120 * NS_PER_S}
+    assert one.ended == [v.T0_NS + 123 * NS_PER_S]
+
+
+def test_the_last_stretch_to_t0_is_spun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(burst_module, "SPIN_NS", 3 * NS_PER_MS)
+    woke: list[int] = []
+
+    class Creeping:
+        """Each look at it takes a microsecond."""
+
+        def __init__(self, clock: VirtualClock) -> None:
+            self._clock = clock
+
+        def monotonic_ns(self) -> int:
+            woke.append(self._clock.monotonic_ns())
+            self._clock.now_us += 1
+            return self._clock.monotonic_ns()
+
+        def wall_ns(self) -> int:
+            return self._clock.wall_ns()
+
+    async def work(one: Bench) -> None:
+        one.burst._clock = Creeping(one.clock)
+        await one.start()
+        woke.clear()
+        await one.until(1)
+
+    one = bench(work, users=3)
+    assert v.T0_NS - woke[0] == 3 * NS_PER_MS
+    assert [session.marks_ns["fired"] for session in one.burst.sessions] == [0, 0, 0]
+
+
+def test_failures_in_build_end_at_t0_and_the_others_go_on() -> None:
+    faults = {ordinal: ConnectionCut("connection refused") for ordinal in range(0, USERS, 100)}
+    one = bench(Bench.whole, faults=faults)
+    assert one.outcomes == {Finding.OK: 594, Finding.CONNECT_FAILED: 6}
+    failed = [record for record in one.records if record.outcome is Finding.CONNECT_FAILED]
+    assert {record.cause for record in failed} == {"before T0: connection refused"}
+    assert {record.decided_ns for record in failed} == {0}
+    assert one.marks["fired"] == 594
+
+
+def test_building_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = [0, 0]
+
+    async def slow(self: v.FakeEngine) -> None:
+        at_once[0] += 1
+        at_once[1] = max(at_once)
+        await asyncio.sleep(0.01)
+        at_once[0] -= 1
+
+    monkeypatch.setattr(v.FakeEngine, "build", slow)
+    bench(lambda one: one.burst.build(), users=100)
+    assert at_once == [0, BUILD_CONCURRENCY]
+
+
+def test_a_share_of_nobody_is_decided_at_once() -> None:
+    one = bench(Bench.whole, users=0)
+    assert len(one.ended) == 1
+    assert one.ended[0] < v.T0_NS
+    assert one.records == []
+
+
+# Records.
+
+
+def test_exactly_one_record_each_provisional_and_final() -> None:
+    one = bench(Bench.whole)
+    for records in (one.provisional, one.records):
+        assert sorted(record.ordinal for record in records) == list(range(USERS))
+    assert len(one.ended) == 1
+    assert one.ended[0] == v.T0_NS + 30_570 * NS_PER_MS
+
+
+def test_the_final_records_know_what_the_api_says() -> None:
+    made, work = with_api()
+    one = bench(work)
+    api = made[0]
+    assert {(record.job_id, record.worker_id) for record in one.records} == {("AJ_1", "AW_1")}
+    assert {(record.job_id, record.dispatch_id) for record in one.provisional} == {("", "AD_1")}
+    assert set(api.asked.values()) == {1}
+    assert api.most_at_once <= BUILD_CONCURRENCY
+    assert sorted(api.deleted) == sorted(record.room for record in one.records)
+    assert all(engine.calls[-1] == "close" for engine in one.engines)
+
+
+def test_an_agent_that_only_the_api_sees() -> None:
+    _, work = with_api()
+    assert bench(work, script=no_agent, users=3).outcomes == {Finding.CLIENT_BLIND: 3}
+
+
+def test_reads_are_repeated_while_jobs_are_empty() -> None:
+    made, work = with_api(jobs_after_s=133)
+    one = bench(work, users=5)
+    assert set(made[0].asked.values()) == {3}
+    assert {record.job_id for record in one.records} == {"AJ_1"}
+
+
+def test_reads_are_given_up_when_jobs_stay_empty() -> None:
+    made, work = with_api(jobs_after_s=1e6)
+    one = bench(work, users=5)
+    assert set(made[0].asked.values()) == {int(JOBS_LATE_S / READ_AGAIN_S) + 1}
+    assert {record.job_id for record in one.records} == {""}
+    assert one.outcomes == {Finding.OK: 5}
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"), [(ConnectionCut("connection refused"), "connection refused"), (HttpError(503), "HTTP 503")]
+)
+def test_a_dead_api_leaves_views_unread(fault: Exception, cause: str) -> None:
+    made, work = with_api(fault=fault)
+    one = bench(work, script=no_agent)
+    assert len(one.records) == USERS
+    assert {record.cause for record in one.records} == {f"no agent came, and the API could not be asked: {cause}"}
+    assert set(made[0].asked.values()) == {1}
+    # What the answer to the dispatch said is not lost with it.
+    assert {record.dispatch_id for record in one.records} == {"AD_1"}
+
+
+def test_jobs_of_a_session_that_never_came_in_are_not_waited_for() -> None:
+    made, work = with_api(jobs_after_s=1e6)
+    one = bench(work, users=2, faults=dict.fromkeys(range(2), ConnectionCut("connection refused")))
+    assert set(made[0].asked.values()) == {1}
+    assert one.outcomes == {Finding.CONNECT_FAILED: 2}
+
+
+# Cancelling.
+
+
+def test_cancel_before_t0() -> None:
+    async def work(one: Bench) -> None:
+        await one.start()
+        one.burst.cancel("stopped")
+        await one.until(5)
+        await one.burst.collect(None)
+
+    one = bench(work)
+    assert one.outcomes == {Finding.CANCELLED: USERS}
+    assert one.marks == {}
+    assert {tuple(engine.calls) for engine in one.engines} == {("build", "close")}
+    assert len(one.ended) == 1
+    assert gc.isenabled()
+
+
+def test_cancel_before_there_is_a_t0() -> None:
+    async def work(one: Bench) -> None:
+        await one.burst.build()
+        one.burst.cancel("stopped")
+        one.burst.announce(v.T0_NS, 0)
+        await one.until(5)
+        await one.burst.collect(None)
+
+    one = bench(work, users=10)
+    assert one.outcomes == {Finding.CANCELLED: 10}
+    assert {tuple(engine.calls) for engine in one.engines} == {("build", "close")}
+    assert gc.isenabled()
+
+
+def test_cancel_after_t0_leaves_what_is_decided() -> None:
+    async def work(one: Bench) -> None:
+        await one.start()
+        await one.until(10.0)
+        one.burst.cancel("stopped")
+        one.burst.cancel("stopped again")
+        assert gc.isenabled()
+        await one.burst.collect(None)
+
+    one = bench(work)
+    heard = sum(620 + 50 * ordinal <= 10_000 for ordinal in range(USERS))
+    assert one.outcomes == {Finding.OK: heard, Finding.CANCELLED: USERS - heard}
+    assert {record.cause for record in one.records} == {"", "stopped"}
+    assert len(one.provisional) == USERS
+    assert one.ended == [v.T0_NS + 10 * NS_PER_S]
+
+
+def test_cancel_between_batches_keeps_the_rest_from_starting() -> None:
+    async def work(one: Bench) -> None:
+        await one.start()
+        await one.until(0.4)
+        one.burst.cancel("stopped")
+        await one.until(200)
+        await one.burst.collect(None)
+
+    one = bench(work, users=20, options={"batch_size": "10", "batch_delay": "1"})
+    assert [len(engine.calls) for engine in one.engines] == [4] * 10 + [2] * 10
+
+
+# Garbage collection.
+
+
+def test_collection_is_off_around_t0_and_on_after_the_last_decision() -> None:
+    states: list[bool] = []
+
+    async def work(one: Bench) -> None:
+        await one.start()
+        for after_t0_s in (-0.6, -0.4, 0.1, 30.5, 30.6):
+            await one.until(after_t0_s)
+            states.append(gc.isenabled())
+        await one.burst.collect(None)
+
+    bench(work)
+    assert states == [True, False, False, False, True]
+    assert gc.get_freeze_count() == 0
+
+
+def test_collection_that_was_off_stays_off() -> None:
+    gc.disable()
+    bench(Bench.whole, users=1)
+    assert not gc.isenabled()
+
+
+# Lag, and the worker's last word.
+
+
+def test_lag_belongs_to_the_sessions_that_ran_through_it() -> None:
+    async def work(one: Bench) -> None:
+        await one.start()
+        one.meters.gevent.add(v.T0_NS - 100 * NS_PER_MS, 900 * NS_PER_MS)
+        one.meters.asyncio.add(v.T0_NS + 5 * NS_PER_S, 40 * NS_PER_MS)
+        one.meters.gevent.add(v.T0_NS + 20 * NS_PER_S, 300 * NS_PER_MS)
+        await one.until(130)
+        await one.burst.collect(None)
+
+    one = bench(work)
+    for record in one.records:
+        ran_s = record.decided_ns / NS_PER_S
+        assert record.lag_ms == (300 if ran_s >= 19.7 else 40 if ran_s >= 4.96 else 0), record.ordinal
+        assert (Finding.LAG_IN_WINDOW in record.findings) == (record.lag_ms == 300)
+
+
+def test_the_trailer() -> None:
+    async def work(one: Bench) -> None:
+        one.meters.asyncio.add(v.T0_NS + NS_PER_S, 40 * NS_PER_MS)
+        one.meters.asyncio.add(v.T0_NS + 6 * NS_PER_S, 70 * NS_PER_MS)
+        one.meters.asyncio.add(v.T0_NS + 60 * NS_PER_S, 900 * NS_PER_MS)
+        await one.whole()
+
+    one = bench(work)
+    trailer = one.burst.trailer(1.23456, 0.5, 80.04)
+    assert (trailer.worker, trailer.region, trailer.burst) == ("w1", "eu", 1)
+    assert (trailer.intended, trailer.recorded) == (USERS, USERS)
+    assert (trailer.clock_offset_ms, trailer.clock_uncertainty_ms, trailer.rss_mb) == (1.235, 0.5, 80.0)
+    assert trailer.lag == {"asyncio": Lag(70, 70, 70), "gevent": Lag()}
+    assert trailer.start_lag == {"asyncio": Lag(40, 40, 40), "gevent": Lag()}
+    assert 0 < trailer.cpu_s < 60
+
+
+# Free users.
+
+
+def free(work: Callable[[FreeUsers, Bench], Coroutine[Any, Any, object]], api_of: Any = None, **changes: Any) -> Bench:
+    async def both(one: Bench) -> None:
+        api: Api | None = api_of(one.clock) if api_of is not None else None
+        users = FreeUsers(
+            RUN_ID, one.settings, Worker("w1", "eu"), one.clock, one.meters, one, one.make_engine, api
+        )
+        await work(users, one)
+
+    return bench(both, users=0, options={"release": "free"}, **changes)
+
+
+def test_a_free_user_starts_at_once_and_cleans_up_for_itself() -> None:
+    made: list[FakeApi] = []
+
+    def api_of(clock: VirtualClock) -> FakeApi:
+        made.append(FakeApi(clock))
+        return made[0]
+
+    async def work(users: FreeUsers, one: Bench) -> None:
+        await asyncio.sleep(1)
+        await users.run(3)
+
+    one = free(work, api_of)
+    (record,) = one.records
+    assert (record.outcome, record.ordinal, record.burst, record.job_id) == (Finding.OK, 3, 0, "AJ_1")
+    assert record.intended_wall_ns == v.WALL_START_NS + NS_PER_S
+    assert record.marks_ns["fired"] == 0
+    assert len(one.provisional) == 1
+    assert made[0].deleted == [record.room]
+
+
+def test_cancelling_free_users() -> None:
+    async def work(users: FreeUsers, one: Bench) -> None:
+        running = [asyncio.ensure_future(users.run(ordinal)) for ordinal in range(20)]
+        await asyncio.sleep(1.0)
+        users.cancel("stopped")
+        await asyncio.gather(*running)
+
+    one = free(work)
+    assert one.outcomes == {Finding.OK: 8, Finding.CANCELLED: 12}
+    assert len(one.provisional) == 20
+
+
+def test_a_free_user_cancelled_while_it_builds_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slow(self: v.FakeEngine) -> None:
+        await asyncio.sleep(1)
+
+    monkeypatch.setattr(v.FakeEngine, "build", slow)
+
+    async def work(users: FreeUsers, one: Bench) -> None:
+        running = asyncio.ensure_future(users.run(0))
+        await asyncio.sleep(0.5)
+        users.cancel("stopped")
+        await running
+
+    one = free(work)
+    assert one.outcomes == {Finding.CANCELLED: 1}
+    assert one.engines[0].calls == ["close"]

@@ -1,0 +1,296 @@
+"""Fails when aiortc or aioice move what ``wire/seams.py`` reaches into."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import inspect
+import re
+import socket
+import threading
+import tomllib
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aioice.ice
+import aiortc.rtcdtlstransport
+import pytest
+from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
+from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport
+from aiortc.rtcicetransport import RTCIceGatherer
+from aiortc.rtcrtpreceiver import StreamStatistics
+from av import Packet
+
+from lk_users.wire import seams
+from lk_users.wire.peer import Peer
+from lk_users.wire.seams import BundledPeerConnection, PacketReceiver, SharedCertificate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+REPOSITORY = Path(__file__).parents[2]
+LOOPBACK = "127.0.0.1"
+PAYLOAD = b"\xfc\x00an opus packet"
+
+
+# Where things are.
+
+
+@pytest.mark.parametrize("package", ["aiortc", "aioice"])
+def test_the_installed_version_lies_within_our_bounds(package: str) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (bounds,) = [text for text in project["dependencies"] if re.match(rf"{package}[<>=]", text)]
+    least, below = re.findall(r"[<>]=?([\d.]+)", bounds)
+    numbers = [
+        tuple(map(int, text.split(".")[:2])) for text in (least, importlib.metadata.version(package), below)
+    ]
+    assert numbers[0] <= numbers[1] < numbers[2]
+
+
+@pytest.mark.parametrize(
+    ("call", "parameters"),
+    [
+        (RTCRtpReceiver.receive, "self parameters"),
+        (RTCRtpReceiver._handle_rtp_packet, "self packet arrival_time_ms"),
+        (RTCRtpReceiver._run_rtcp, "self"),
+        (RTCRtpReceiver._set_rtcp_ssrc, "self ssrc"),
+        (RTCRtpReceiver.__init__, "self kind transport"),
+        (RTCDtlsTransport._register_rtp_receiver, "self receiver parameters"),
+        (RTCCertificate._create_ssl_context, "self srtp_profiles"),
+        (RTCCertificate.getFingerprints, "self"),
+        (RTCPeerConnection._RTCPeerConnection__createTransceiver, "self direction kind sender_track"),
+        (aioice.ice.Connection.get_component_candidates, "self component addresses timeout"),
+        (aioice.ice.StunProtocol.close, "self"),
+        (aioice.ice.StunProtocol.datagram_received, "self data addr"),
+        (aioice.ice.StunProtocol.error_received, "self exc"),
+        (aioice.ice.StunProtocol.connection_lost, "self exc"),
+        (aioice.ice.Connection.data_received, "self data component"),
+        (StreamStatistics.__init__, "self clockrate"),
+        (StreamStatistics.add, "self packet"),
+    ],
+    ids=lambda value: getattr(value, "__qualname__", ""),
+)
+def test_private_calls_are_what_they_were(call: Callable[..., Any], parameters: str) -> None:
+    assert " ".join(inspect.signature(call).parameters) == parameters
+
+
+def test_private_attributes_are_where_they_were() -> None:
+    asyncio.run(look_into_a_connection())
+
+
+async def look_into_a_connection() -> None:
+    pc = RTCPeerConnection()
+    transceiver = pc.addTransceiver("audio", direction="recvonly")
+    receiver = transceiver.receiver
+    mangled = {
+        pc: ("certificates", "iceTransports"),
+        receiver: (
+            "started", "codecs", "rtx_ssrc", "transport", "rtcp_task", "remote_streams", "decoder_thread",
+        ),
+    }  # fmt: skip
+    for owner, names in mangled.items():
+        for name in names:
+            assert hasattr(owner, f"_{type(owner).__name__}__{name}"), name
+    assert transceiver._RTCRtpTransceiver__receiver is receiver  # type: ignore[attr-defined]
+    assert isinstance(transceiver.sender._ssrc, int)
+    assert isinstance(receiver.transport.transport.iceGatherer, RTCIceGatherer)
+    connection = receiver.transport.transport.iceGatherer._connection
+    assert connection._protocols == []
+    await pc.close()
+
+
+def test_statistics_want_no_more_of_a_packet_than_its_header() -> None:
+    stream = StreamStatistics(48_000)
+    for number in (65_534, 65_535, 0, 2):
+        stream.add(seams._Header(number, number * 960))  # type: ignore[arg-type]
+    assert (stream.packets_received, stream.packets_expected, stream.packets_lost) == (4, 5, 1)
+
+
+def test_one_certificate_makes_its_digests_and_its_context_once() -> None:
+    certificate = SharedCertificate.generateCertificate()
+    assert isinstance(certificate, SharedCertificate)
+    assert certificate.getFingerprints() is certificate.getFingerprints()
+    assert [item.algorithm for item in certificate.getFingerprints()] == [
+        item.algorithm for item in RTCCertificate.generateCertificate().getFingerprints()
+    ]
+    profiles = aiortc.rtcdtlstransport.SRTP_PROFILES
+    assert certificate._create_ssl_context(profiles) is certificate._create_ssl_context(profiles)
+
+
+# A user's peer connection and a speaker's, connected to each other over loopback, in real time.
+
+
+class Tone(MediaStreamTrack):
+    """A track of ready-made packets, 5 ms apart."""
+
+    kind = "audio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sent = 0
+
+    async def recv(self) -> Packet:  # type: ignore[override]
+        await asyncio.sleep(0.005)
+        packet = Packet(PAYLOAD)
+        packet.pts, packet.time_base = self._sent * 960, Fraction(1, 48_000)
+        self._sent += 1
+        return packet
+
+
+@dataclass
+class Heard:
+    """What a peer connection told."""
+
+    told: list[str] = field(default_factory=list)
+    packets: list[tuple[str, bytes]] = field(default_factory=list)
+    messages: list[bytes] = field(default_factory=list)
+
+    def media_up(self) -> None:
+        self.told.append("up")
+
+    def media_down(self, state: str) -> None:
+        self.told.append(state)
+
+    def packet(self, track_sid: str, payload: bytes) -> None:
+        self.packets.append((track_sid, payload))
+
+    def data(self, message: bytes) -> None:
+        self.messages.append(message)
+
+
+@dataclass
+class Pair:
+    """A listener as a session has it, and a speaker that answers its offers."""
+
+    heard: Heard
+    peer: Peer
+    speaker: BundledPeerConnection
+
+    async def connect(self) -> str:
+        """As a user joins: data channels only. The offer."""
+        offer = await self.peer.offer()
+        await self.peer.accept(await self._answer(offer), {})
+        await until(lambda: self.peer.can_send)
+        return offer
+
+    async def hear(self) -> None:
+        """As an agent's track comes: one more section."""
+        self.speaker.addTransceiver(Tone(), direction="sendonly")
+        answer = await self._answer(await self.peer.offer_again(1))
+        await self.peer.accept(answer, {re.findall(r"a=mid:(\S+)", answer)[-1]: "TR_1"})
+        await until(lambda: len(self.heard.packets) >= 5)
+
+    async def close(self) -> None:
+        await self.peer.close()
+        await self.speaker.close()
+
+    def streams(self) -> list[StreamStatistics]:
+        (transceiver,) = self.peer._pc.getTransceivers()
+        assert isinstance(transceiver.receiver, PacketReceiver)
+        return list(transceiver.receiver.streams().values())
+
+    async def _answer(self, offer: str) -> str:
+        await self.speaker.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+        await self.speaker.setLocalDescription()
+        return str(self.speaker.localDescription.sdp)
+
+
+@asynccontextmanager
+async def pair() -> AsyncIterator[Pair]:
+    certificate = SharedCertificate.generateCertificate()
+    heard = Heard()
+    made = Pair(
+        heard, Peer(heard, [LOOPBACK], certificate), BundledPeerConnection([LOOPBACK], certificate)
+    )
+    try:
+        yield made
+    finally:
+        await made.close()
+        # The ports' quarantine is over.
+        await asyncio.sleep(seams.PORT_QUARANTINE_S + 0.05)
+
+
+async def until(fact: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not fact():
+            await asyncio.sleep(0.005)
+
+
+def is_bound(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return True
+    return False
+
+
+@pytest.fixture(autouse=True)
+def short_quarantine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seams, "PORT_QUARANTINE_S", 0.05)
+
+
+def test_a_track_is_heard_without_a_thread_and_then_only_counted() -> None:
+    async def work() -> None:
+        threads = threading.active_count()
+        async with pair() as both:
+            offer = await both.connect()
+            assert {line.split()[4] for line in offer.splitlines() if "a=candidate" in line} == {LOOPBACK}
+            await both.hear()
+            assert set(both.heard.packets) == {("TR_1", PAYLOAD)}
+            assert threading.active_count() == threads
+            both.peer.deafen()
+            heard, (stream,) = len(both.heard.packets), both.streams()
+            counted = stream.packets_received
+            await until(lambda: stream.packets_received >= counted + 5)
+            assert len(both.heard.packets) == heard
+            assert stream.packets_lost == 0
+            assert both.streams() == [stream]
+
+    asyncio.run(work())
+
+
+def test_the_peer_connection_tells_once_that_it_is_up() -> None:
+    async def work() -> list[str]:
+        async with pair() as both:
+            await both.connect()
+            await both.hear()
+            return both.heard.told
+
+    assert asyncio.run(work()) == ["up"]
+
+
+def test_messages_arrive_and_a_closed_port_stays_bound_for_the_quarantine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def work() -> None:
+        monkeypatch.setattr(seams, "PORT_QUARANTINE_S", 0.2)
+        async with pair() as both:
+            channels: list[Any] = []
+            both.speaker.on("datachannel", channels.append)
+            await both.connect()
+            await until(lambda: len(channels) == 2)
+            channels[0].send(b"a data packet")
+            await until(lambda: both.heard.messages == [b"a data packet"])
+            ports = both.peer.local_ports()
+            assert len(ports) == 1
+            await both.peer.close()
+            await both.peer.close()
+            await asyncio.sleep(0.02)
+            assert is_bound(ports[0])
+        assert not is_bound(ports[0])
+
+    asyncio.run(work())
+
+
+def test_a_connection_that_never_connected_closes() -> None:
+    async def work() -> list[str]:
+        async with pair() as both:
+            await both.peer.offer()
+            await both.peer.close()
+            return both.heard.told
+
+    assert asyncio.run(work()) == []
