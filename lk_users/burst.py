@@ -144,6 +144,7 @@ class Burst:
 
         ``api``: None where there is nothing to ask (engine ``idle``).
         """
+        self._restore_gc()
         before_s = time.process_time()
         views = await _read_all(self.sessions, self._settings, api)
         await _bounded((session.engine.close() for session in self.sessions), BUILD_CONCURRENCY)

@@ -7,14 +7,17 @@ Bad input is one clear line on stderr a fault, and exit code 12.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from lk_users import cleanup
 from lk_users.errors import LkUsersError, Refused
 from lk_users.local import stack
 from lk_users.outcome import ExitCode
 from lk_users.report.make import ending, make_report
+from lk_users.settings import CLOUD_API_BUDGET_PER_MINUTE, Target
 from lk_users.version import VERSION
 
 if TYPE_CHECKING:
@@ -87,7 +90,29 @@ def _stack(arguments: argparse.Namespace) -> int:
     )
 
 
-_COMMANDS: Final[tuple[Declare, ...]] = (_declare_report, _declare_stack)
+def _declare_cleanup(subparsers: Subparsers) -> None:
+    text = "delete the rooms that a run which died left open; the server as for a run (LIVEKIT_URL …)"
+    parser = subparsers.add_parser("cleanup", help=text, description=text)
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the run's folder")
+    parser.set_defaults(run=_cleanup)
+
+
+def _cleanup(arguments: argparse.Namespace) -> int:
+    target = Target.from_environment()
+    names = cleanup.rooms_of(arguments.run_dir, target)
+    budget = CLOUD_API_BUDGET_PER_MINUTE if target.cloud else 0
+    cleaned = asyncio.run(cleanup.delete_open_rooms(names, target, budget))
+    print(f"{cleaned.known} rooms of the run, {cleaned.deleted} still open and now deleted")
+    for line in cleaned.failed:
+        print(f"lk-users: {line}", file=sys.stderr)
+    return 1 if cleaned.failed else 0
+
+
+_COMMANDS: Final[tuple[Declare, ...]] = (
+    _declare_report,
+    _declare_stack,
+    _declare_cleanup,
+)
 
 
 if __name__ == "__main__":

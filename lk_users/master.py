@@ -13,6 +13,7 @@ from gevent.event import Event
 
 from lk_users.barrier import Action, Announced, Kind, MasterBarrier, RunOver, Send, State
 from lk_users.clock import NS_PER_S, SystemClock
+from lk_users.plan import Share
 from lk_users.record import Record
 from lk_users.report.folder import BurstInfo, RunInfo, WorkerShare, append_reason
 from lk_users.report.make import ending, make_report
@@ -164,8 +165,11 @@ class RunMaster:
         """A worker on another machine keeps its journal there; the run folder gets a copy."""
         journal = self._copy(worker)
         if journal is not None:
-            for line in lines:
-                journal.record(Record.from_json(line))
+            for record in map(Record.from_json, lines):
+                if record.burst == 0:
+                    # Free users have no share but what they started.
+                    journal.share(Share(self.run_id, 0, record.ordinal, 1, 0))
+                journal.record(record)
 
     def _keep_trailer(self, worker: str, data: Mapping[str, Any]) -> None:
         from lk_users.health import Trailer

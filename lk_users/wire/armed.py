@@ -8,6 +8,7 @@ ever retried: a retry that nobody sees would be time and dispatches that nobody 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from dataclasses import dataclass
@@ -27,12 +28,14 @@ from wsproto.events import (
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from lk_users.errors import ConnectionCut, HttpError, UpgradeRefused, WireError
+from lk_users.wire.tls import TlsPipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lk_users.clock import Clock
 
+TLS_TIMEOUT_S = 10.0
 # An answer's body beyond this is not one of ours; its connection is cut rather than its bytes kept.
 MAX_BODY_BYTES = 1 << 20
 
@@ -59,18 +62,12 @@ class Endpoint:
         return cls(addresses, port, host_header, context, host if tls else "")
 
     async def connect(self, protocol: asyncio.Protocol) -> None:
-        """Open a connection to the first address that takes one. Raises ConnectionCut."""
+        """Open a TCP connection to the first address that takes one. Raises ConnectionCut."""
         loop = asyncio.get_running_loop()
         cause = "no address"
         for address in self.addresses:
             try:
-                await loop.create_connection(
-                    lambda: protocol,
-                    address,
-                    self.port,
-                    ssl=self.tls,
-                    server_hostname=self.server_name or None,
-                )
+                await loop.create_connection(lambda: protocol, address, self.port)
             except (TimeoutError, OSError) as exc:
                 cause = connection_cause(exc)
             else:
@@ -102,7 +99,11 @@ class Armed(asyncio.Protocol):
         self._endpoint = endpoint
         self._clock = clock
         self._transport: asyncio.Transport | None = None
+        self._fd = -1
+        self._plain = b""
         self._loaded = b""
+        self._tls: TlsPipe | None = None
+        self._shaken: asyncio.Future[None] | None = None
         self._rearming: asyncio.Task[None] | None = None
         self._heard = False
         self.fired_ns: int | None = None
@@ -110,21 +111,39 @@ class Armed(asyncio.Protocol):
         self.closed = False
 
     async def arm(self) -> None:
-        """Open the connection. Raises ConnectionCut."""
+        """Open the connection, with its TLS, and make the loaded bytes ready for it. Raises ConnectionCut."""
         await self._endpoint.connect(self)
+        if self._endpoint.tls is not None:
+            await self._shake(self._endpoint.tls)
+        self._loaded = self._tls.encrypt(self._plain) if self._tls is not None else self._plain
 
     def load(self, data: bytes) -> None:
-        """What ``fire`` will write."""
-        self._loaded = data
+        """What ``fire`` will write; before ``arm``."""
+        self._plain = data
 
     def fire(self) -> int:
         """Write what was loaded; the moment of it on the monotonic clock, in ns. The hot path."""
-        if self._transport is not None:
-            self._transport.write(self._loaded)
-        elif self._rearming is None:
-            self._rearm()
+        if self._transport is None:
+            if self._rearming is None:
+                self._rearm()
+        else:
+            self._write_now(self._transport)
         self.fired_ns = self._clock.monotonic_ns()
         return self.fired_ns
+
+    def _write_now(self, transport: asyncio.Transport) -> None:
+        """Past the transport: uvloop keeps what it is given to the end of the loop's turn, so all of a burst
+        would leave after the last session's moment was taken."""
+        try:
+            sent = os.write(self._fd, self._loaded)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            # The connection turns out dead; its loss is told in a moment, and then it is made again.
+            transport.abort()
+            return
+        if sent < len(self._loaded):
+            transport.write(self._loaded[sent:])
 
     def close(self) -> None:
         """Drop the connection without another word. Idempotent."""
@@ -136,14 +155,17 @@ class Armed(asyncio.Protocol):
             self._transport = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # uvloop's transports are asyncio's by shape, not by class.
+        # uvloop's transports are no subclasses of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._fd = sock.fileno()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._shaken is not None and not self._shaken.done():
+            self._shaken.set_exception(ConnectionCut(f"TLS failed ({connection_cause(exc)})"))
+            return
         if self.closed:
             return
         if self.fired_ns is None or not (self._heard or self.rearmed):
@@ -152,10 +174,17 @@ class Armed(asyncio.Protocol):
             self.cut(ConnectionCut(connection_cause(exc)))
 
     def data_received(self, data: bytes) -> None:
+        if self._shaken is not None and not self._shaken.done():
+            self._shake_on(data)
+            return
         self._heard = True
         try:
-            self.received(data)
-        except (h11.RemoteProtocolError, RemoteProtocolError, LocalProtocolError) as exc:
+            if self._tls is not None:
+                data, answer = self._tls.decrypt(data)
+                self._write_raw(answer)
+            if data:
+                self.received(data)
+        except (ssl.SSLError, h11.RemoteProtocolError, RemoteProtocolError, LocalProtocolError) as exc:
             self.closed = True
             if self._transport is not None:
                 self._transport.abort()
@@ -168,17 +197,44 @@ class Armed(asyncio.Protocol):
         raise NotImplementedError
 
     def write(self, data: bytes) -> None:
-        """Write now, if there still is a connection."""
-        if self._transport is not None:
+        """Write soon, if there still is a connection."""
+        self._write_raw(self._tls.encrypt(data) if self._tls is not None else data)
+
+    def _write_raw(self, data: bytes) -> None:
+        if data and self._transport is not None:
             self._transport.write(data)
+
+    async def _shake(self, context: ssl.SSLContext) -> None:
+        """The TLS handshake. Raises ConnectionCut."""
+        self._tls = TlsPipe(context, self._endpoint.server_name)
+        self._shaken = asyncio.get_running_loop().create_future()
+        try:
+            self._write_raw(self._tls.handshake())
+            async with asyncio.timeout(TLS_TIMEOUT_S):
+                await self._shaken
+        except TimeoutError as exc:
+            self.close()
+            raise ConnectionCut("TLS timed out") from exc
+
+    def _shake_on(self, data: bytes) -> None:
+        assert self._tls is not None
+        assert self._shaken is not None
+        try:
+            self._write_raw(self._tls.handshake(data))
+        except ssl.SSLError as exc:
+            self.closed = True
+            self._shaken.set_exception(ConnectionCut(connection_cause(exc)))
+            return
+        if self._tls.ready:
+            self._shaken.set_result(None)
 
     def _rearm(self) -> None:
         self.rearmed = True
-        self._rearming = asyncio.get_running_loop().create_task(self._connect_again())
+        self._rearming = asyncio.get_running_loop().create_task(self._arm_again())
 
-    async def _connect_again(self) -> None:
+    async def _arm_again(self) -> None:
         try:
-            await self._endpoint.connect(self)
+            await self.arm()
         except WireError as exc:
             # Before T0 the next try is due at the write itself.
             if self.fired_ns is not None:
@@ -186,7 +242,7 @@ class Armed(asyncio.Protocol):
                 self.cut(exc)
         else:
             if self.fired_ns is not None:
-                self.write(self._loaded)
+                self._write_raw(self._loaded)
         finally:
             self._rearming = None
 

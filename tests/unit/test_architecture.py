@@ -27,7 +27,7 @@ LAYERS = (
     "session burst",
     "sinks verdict",
     "report",
-    "runtime",
+    "cleanup runtime",
     "preflight worker master",
     "placement user wiring",
     "cli",

@@ -113,7 +113,9 @@ def run(counts: Sequence[int] = (600,), **options: str) -> Run:
 
 
 def share(worker: str, first: int, count: int, burst: int = 1, total: int = 600) -> Send:
-    return Send(Kind.SHARE, {"run": RUN_ID, "burst": burst, "first": first, "count": count, "total": total}, worker)
+    return Send(
+        Kind.SHARE, {"run": RUN_ID, "burst": burst, "first": first, "count": count, "total": total}, worker
+    )
 
 
 COLLECT = Send(Kind.COLLECT, {"run": RUN_ID, "burst": 1})
@@ -172,7 +174,9 @@ def test_nothing_begins_before_all_are_parked() -> None:
     assert few.barrier.state is State.GATHERING
 
 
-@pytest.mark.parametrize(("trip_ms", "ahead_ms"), [(0, 1000), (100, 1000), (250, 1000), (400, 1600), (2000, 8000)])
+@pytest.mark.parametrize(
+    ("trip_ms", "ahead_ms"), [(0, 1000), (100, 1000), (250, 1000), (400, 1600), (2000, 8000)]
+)
 def test_t0_lies_far_enough_ahead(trip_ms: int, ahead_ms: int) -> None:
     two = run((300, 300))
     two.park(trip_ns=10 * NS_PER_MS)
@@ -239,8 +243,8 @@ def test_foreign_records_are_acknowledged_and_change_nothing(state: State) -> No
 @pytest.mark.parametrize(
     ("state", "kind"),
     [
-        (State.RUNNING, "built"), (State.COLLECTING, "built"), (State.OVER, "built"), (State.COLLECTING, "decided"),
-        (State.OVER, "decided"), (State.OVER, "trailer"),
+        (State.RUNNING, "built"), (State.COLLECTING, "built"), (State.OVER, "built"),
+        (State.COLLECTING, "decided"), (State.OVER, "decided"), (State.OVER, "trailer"),
     ],
 )  # fmt: skip
 def test_repeated_messages_change_nothing(state: State, kind: str) -> None:
@@ -571,7 +575,7 @@ def test_built_after_the_cancel_arms_nothing() -> None:
 
 @dataclass
 class World:
-    """A master and its workers with a network between that delays, repeats and reorders, and workers that die."""
+    """A master and its workers, a network that delays, repeats and reorders, and workers that die."""
 
     rng: random.Random
     master: MasterBarrier
@@ -612,7 +616,7 @@ class World:
             assert command.share.count == count
             self.post(name, "_built", {}, rng.expovariate(0.2))
         elif isinstance(command, Release):
-            for decided in sorted(rng.sample(range(count + 1), min(count, 5))) + [count]:
+            for decided in [*sorted(rng.sample(range(count + 1), min(count, 5))), count]:
                 self.tell(name, "decided", rng.uniform(0, 100), decided=decided, welcomed=decided, failed=0)
         elif isinstance(command, Collect):
             self.tell(name, "records", 1, sequence=1)
@@ -663,7 +667,12 @@ def world(seed: int) -> World:
     for name in names:
         # A user parks at any time; the hello comes before, as the connection keeps its order.
         made.do(made.master.hello(name, {"version": VERSION}, NOW))
-        made.post(name, "parked", {"count": counts[name], "trip_ns": rng.randrange(300) * NS_PER_MS}, rng.uniform(0, 5))
+        made.post(
+            name,
+            "parked",
+            {"count": counts[name], "trip_ns": rng.randrange(300) * NS_PER_MS},
+            rng.uniform(0, 5),
+        )
     made.post("", "_spawned", {"users": 600}, rng.uniform(0, 5))
     for name in rng.sample(names, rng.choice((0, 0, 0, 1, min(2, len(names))))):
         made.post(name, "_die", {}, rng.uniform(0, 150))

@@ -40,7 +40,6 @@ def no_spin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Virtual time stands while it is looked at. And whatever a test does, collection is on afterwards."""
     monkeypatch.setattr(burst_module, "SPIN_NS", 0)
     yield
-    gc.unfreeze()
     gc.enable()
 
 
@@ -304,13 +303,16 @@ def test_reads_are_given_up_when_jobs_stay_empty() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "cause"), [(ConnectionCut("connection refused"), "connection refused"), (HttpError(503), "HTTP 503")]
+    ("fault", "cause"),
+    [(ConnectionCut("connection refused"), "connection refused"), (HttpError(503), "HTTP 503")],
 )
 def test_a_dead_api_leaves_views_unread(fault: Exception, cause: str) -> None:
     made, work = with_api(fault=fault)
     one = bench(work, script=no_agent)
     assert len(one.records) == USERS
-    assert {record.cause for record in one.records} == {f"no agent came, and the API could not be asked: {cause}"}
+    assert {record.cause for record in one.records} == {
+        f"no agent came, and the API could not be asked: {cause}"
+    }
     assert set(made[0].asked.values()) == {1}
     # What the answer to the dispatch said is not lost with it.
     assert {record.dispatch_id for record in one.records} == {"AD_1"}
@@ -387,19 +389,29 @@ def test_cancel_between_batches_keeps_the_rest_from_starting() -> None:
 # Garbage collection.
 
 
-def test_collection_is_off_around_t0_and_on_after_the_last_decision() -> None:
+def test_collection_is_off_from_the_first_build_to_the_last_decision() -> None:
     states: list[bool] = []
 
     async def work(one: Bench) -> None:
+        states.append(gc.isenabled())
         await one.start()
-        for after_t0_s in (-0.6, -0.4, 0.1, 30.5, 30.6):
+        for after_t0_s in (-1.0, 0.1, 30.5, 30.6):
             await one.until(after_t0_s)
             states.append(gc.isenabled())
         await one.burst.collect(None)
 
     bench(work)
     assert states == [True, False, False, False, True]
-    assert gc.get_freeze_count() == 0
+
+
+def test_collection_is_on_again_after_a_cancel_that_came_before_the_build() -> None:
+    async def work(one: Bench) -> None:
+        one.burst.cancel("stopped")
+        await one.burst.build()
+        await one.burst.collect(None)
+
+    assert bench(work, users=3).outcomes == {Finding.CANCELLED: 3}
+    assert gc.isenabled()
 
 
 def test_collection_that_was_off_stays_off() -> None:
@@ -447,7 +459,9 @@ def test_the_trailer() -> None:
 # Free users.
 
 
-def free(work: Callable[[FreeUsers, Bench], Coroutine[Any, Any, object]], api_of: Any = None, **changes: Any) -> Bench:
+def free(
+    work: Callable[[FreeUsers, Bench], Coroutine[Any, Any, object]], api_of: Any = None, **changes: Any
+) -> Bench:
     async def both(one: Bench) -> None:
         api: Api | None = api_of(one.clock) if api_of is not None else None
         users = FreeUsers(

@@ -65,7 +65,12 @@ WELCOMED = {"sightings": (sighting(),), "marks_ns": marks(agent_joined=1, first_
 
 TABLE: list[tuple[str, dict[str, Any], ServerView | None, dict[Finding, str]]] = [
     ("welcomed", WELCOMED, None, {Finding.OK: ""}),
-    ("welcomed in time", {**WELCOMED, "marks_ns": marks(agent_joined=1, welcomed=11)}, None, {Finding.OK: ""}),
+    (
+        "welcomed in time",
+        {**WELCOMED, "marks_ns": marks(agent_joined=1, welcomed=11)},
+        None,
+        {Finding.OK: ""},
+    ),
     (
         "welcomed too late",
         {**WELCOMED, "marks_ns": marks(agent_joined=1, welcomed=11.5)},
@@ -111,7 +116,10 @@ TABLE: list[tuple[str, dict[str, Any], ServerView | None, dict[Finding, str]]] =
     ),
     (
         "media never up",
-        {"transaction": Transaction(Dispatch.STORED, User.IN_ROOM, Agent.PRESENT), "sightings": (sighting(),)},
+        {
+            "transaction": Transaction(Dispatch.STORED, User.IN_ROOM, Agent.PRESENT),
+            "sightings": (sighting(),),
+        },
         None,
         {Finding.MEDIA_FAILED: "the peer connection was not up within 120 s"},
     ),
@@ -160,9 +168,12 @@ TABLE: list[tuple[str, dict[str, Any], ServerView | None, dict[Finding, str]]] =
     *(
         (str(finding), {"failure": (finding, "why")}, listed(job()), {finding: "why"})
         for finding in (
-            Finding.CONNECT_FAILED, Finding.USER_DROPPED, Finding.CONNECTION_LOST, Finding.ROOM_CLOSED,
+            Finding.CONNECT_FAILED,
+            Finding.USER_DROPPED,
+            Finding.CONNECTION_LOST,
+            Finding.ROOM_CLOSED,
             Finding.MEDIA_FAILED,
-        )  # fmt: skip
+        )
     ),
     ("API not asked yet", {}, None, {Finding.NEVER_ASSIGNED: "no agent came; the API was not asked yet"}),
     (
@@ -267,7 +278,8 @@ TABLE: list[tuple[str, dict[str, Any], ServerView | None, dict[Finding, str]]] =
     (
         "heard only after the decision",
         {
-            "sightings": (sighting(),), "decided_ns": 120 * S,
+            "sightings": (sighting(),),
+            "decided_ns": 120 * S,
             "marks_ns": marks(agent_active=1, agent_ready=121, agent_track=121, first_audio=121),
         },
         listed(job()),
@@ -342,11 +354,18 @@ TABLE: list[tuple[str, dict[str, Any], ServerView | None, dict[Finding, str]]] =
         ServerView((DispatchView("AD_0", ""),)),
         {Finding.NEVER_ASSIGNED: "the API lists no job for the dispatch"},
     ),
-    ("made again", {**WELCOMED, "rearmed": True}, None, {Finding.OK: "", Finding.REARMED: "its connection was made again"}),
+    (
+        "made again",
+        {**WELCOMED, "rearmed": True},
+        None,
+        {Finding.OK: "", Finding.REARMED: "its connection was made again"},
+    ),
 ]
 
 
-@pytest.mark.parametrize(("changes", "view", "found"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+@pytest.mark.parametrize(
+    ("changes", "view", "found"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
+)
 def test_findings(changes: dict[str, Any], view: ServerView | None, found: dict[Finding, str]) -> None:
     result = classify(seen(**changes), view)
     assert result == found
@@ -370,7 +389,11 @@ ITEM_MARK = {"state": "agent_speaking", "track": "agent_track", "audio": "first_
         (["agent_active"], False, "it was connected, but never ready"),
         (["agent_active", "agent_ready"], False, "it was ready, but published no track"),
         (["agent_active", "agent_track"], False, "its track was there, but it never spoke"),
-        (["agent_track", "agent_speaking"], False, "it said that it was speaking, but no audio packet arrived"),
+        (
+            ["agent_track", "agent_speaking"],
+            False,
+            "it said that it was speaking, but no audio packet arrived",
+        ),
         (["agent_active"], True, "its audio arrived, but silent"),
     ],
 )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import aioice.ice
 import aiortc.rtcdtlstransport
 import pytest
+from aioice import stun
 from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport
 from aiortc.rtcicetransport import RTCIceGatherer
@@ -25,6 +26,7 @@ from aiortc.rtcrtpreceiver import StreamStatistics
 from av import Packet
 
 from lk_users.wire import seams
+from lk_users.wire.keepalive import answer
 from lk_users.wire.peer import Peer
 from lk_users.wire.seams import BundledPeerConnection, PacketReceiver, SharedCertificate
 
@@ -63,6 +65,8 @@ def test_the_installed_version_lies_within_our_bounds(package: str) -> None:
         (RTCCertificate.getFingerprints, "self"),
         (RTCPeerConnection._RTCPeerConnection__createTransceiver, "self direction kind sender_track"),
         (aioice.ice.Connection.get_component_candidates, "self component addresses timeout"),
+        (aioice.ice.Connection.gather_candidates, "self"),
+        (aioice.ice.get_host_addresses, "use_ipv4 use_ipv6"),
         (aioice.ice.StunProtocol.close, "self"),
         (aioice.ice.StunProtocol.datagram_received, "self data addr"),
         (aioice.ice.StunProtocol.error_received, "self exc"),
@@ -98,8 +102,15 @@ async def look_into_a_connection() -> None:
     assert isinstance(transceiver.sender._ssrc, int)
     assert isinstance(receiver.transport.transport.iceGatherer, RTCIceGatherer)
     connection = receiver.transport.transport.iceGatherer._connection
-    assert connection._protocols == []
+    assert (connection._protocols, connection._local_candidates, connection._nominated) == ([], [], {})
+    assert (connection._local_candidates_start, connection._local_candidates_end) == (False, False)
+    assert connection._components == {1}
     await pc.close()
+
+
+def test_addresses_to_offer() -> None:
+    assert seams.host_addresses(loopback=True) == (LOOPBACK,)
+    assert LOOPBACK not in seams.host_addresses(loopback=False)
 
 
 def test_statistics_want_no_more_of_a_packet_than_its_header() -> None:
@@ -202,9 +213,7 @@ class Pair:
 async def pair() -> AsyncIterator[Pair]:
     certificate = SharedCertificate.generateCertificate()
     heard = Heard()
-    made = Pair(
-        heard, Peer(heard, [LOOPBACK], certificate), BundledPeerConnection([LOOPBACK], certificate)
-    )
+    made = Pair(heard, Peer(heard, [LOOPBACK], certificate), BundledPeerConnection([LOOPBACK], certificate))
     try:
         yield made
     finally:
@@ -215,7 +224,7 @@ async def pair() -> AsyncIterator[Pair]:
 
 async def until(fact: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not fact():
+        while not fact():  # noqa: ASYNC110 - a fact of aiortc sets no event of ours
             await asyncio.sleep(0.005)
 
 
@@ -261,6 +270,30 @@ def test_the_peer_connection_tells_once_that_it_is_up() -> None:
             return both.heard.told
 
     assert asyncio.run(work()) == ["up"]
+
+
+def test_a_check_of_the_pair_in_use_is_answered_without_aioice(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours: list[bytes | None] = []
+
+    def noted(*args: Any) -> bytes | None:
+        ours.append(answer(*args))
+        return ours[-1]
+
+    async def work() -> None:
+        async with pair() as both:
+            await both.connect()
+            (ice,) = both.speaker.ice_connections()
+            used = ice._nominated[1]
+            monkeypatch.setattr(seams, "answer", noted)
+            request = ice.build_request(used, nominate=False)
+            key = ice.remote_password.encode()
+            response, _ = await used.protocol.request(request, used.remote_addr, integrity_key=key)
+            assert response.message_class is stun.Class.RESPONSE
+            assert response.attributes["XOR-MAPPED-ADDRESS"] == (LOOPBACK, used.local_candidate.port)
+            assert len(ours) == 1
+            assert ours[0] is not None
+
+    asyncio.run(work())
 
 
 def test_messages_arrive_and_a_closed_port_stays_bound_for_the_quarantine(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     Steps = Callable[[VirtualClock], Sequence[Step]]
 
 RUN_ID = "20260301-120000-ab12"
-ANSWERED: Sequence[Step] = ((0.02, v.dispatched(DispatchView("AD_1", v.AGENT_NAME, v.wall_ms(0.01) * NS_PER_MS))),)
+ANSWERED: Sequence[Step] = (
+    (0.02, v.dispatched(DispatchView("AD_1", v.AGENT_NAME, v.wall_ms(0.01) * NS_PER_MS))),
+)
 JOINED: Sequence[Step] = ((0.03, v.connected(joined_at_ms=v.wall_ms(0.04))), (0.08, v.media_up))
 CAME: Sequence[Step] = (
     (0.5, v.participant(v.agent(state="joining", joined_at_ms=v.wall_ms(0.5)))),
@@ -125,9 +128,7 @@ def play(
             return played.engine
 
         item = planned(RUN_ID, 1, 0, chosen, "eu")
-        session = played.session = Session(
-            item, chosen, clock, ServerClock(), _Observer(played), make_engine
-        )
+        session = played.session = Session(item, chosen, clock, ServerClock(), _Observer(played), make_engine)
         loop = asyncio.get_running_loop()
         await session.build()
         session.announce(v.T0_NS, v.WALL_START_NS + 2 * NS_PER_S)
@@ -151,9 +152,9 @@ def test_a_good_session_dispatch_first() -> None:
     marks = played.marks_ms
     joined_ms = marks.pop("agent_joined")
     assert marks == {
-        "fired": 0, "dispatched": 20, "connected": 50, "media_up": 100, "agent_seen": 520, "agent_active": 570,
-        "agent_ready": 670, "agent_speaking": 770, "agent_track": 720, "first_audio": 820, "first_text": 1120,
-        "welcomed": 820,
+        "fired": 0, "dispatched": 20, "connected": 50, "media_up": 100,
+        "agent_seen": 520, "agent_active": 570, "agent_ready": 670, "agent_speaking": 770, "agent_track": 720,
+        "first_audio": 820, "first_text": 1120, "welcomed": 820,
     }  # fmt: skip
     assert abs(joined_ms - 500) <= played.record.joined_uncertainty_ns / NS_PER_MS
     assert played.record.joined_uncertainty_ns <= 16 * NS_PER_MS
@@ -231,7 +232,12 @@ def test_the_job_comes_from_the_api() -> None:
     job = JobView("AJ_1", "AW_1", "running", started_at_ns=77)
     played.view = ServerView((DispatchView("AD_1", v.AGENT_NAME, 66, (job,)),))
     record = played.record
-    assert (record.job_id, record.worker_id, record.started_at_ns, record.created_at_ns) == ("AJ_1", "AW_1", 77, 66)
+    assert (record.job_id, record.worker_id, record.started_at_ns, record.created_at_ns) == (
+        "AJ_1",
+        "AW_1",
+        77,
+        66,
+    )
 
 
 def test_an_unread_api_takes_nothing_from_what_the_answer_said() -> None:
@@ -251,12 +257,19 @@ def test_lag_in_the_window_is_found_from_100_ms() -> None:
 
 
 def test_a_connection_made_again_is_found() -> None:
-    assert play(facts={"rearmed": True}).record.findings == {"ok": "", "rearmed": "its connection was made again"}
+    assert play(facts={"rearmed": True}).record.findings == {
+        "ok": "",
+        "rearmed": "its connection was made again",
+    }
 
 
 def test_an_agent_that_was_there_before_the_user() -> None:
     def there(clock: VirtualClock) -> Sequence[Step]:
-        return ((0.03, v.connected(v.agent(joined_at_ms=v.wall_ms(0.03)))), (0.08, v.media_up), (0.1, v.audible(clock)))
+        return (
+            (0.03, v.connected(v.agent(joined_at_ms=v.wall_ms(0.03)))),
+            (0.08, v.media_up),
+            (0.1, v.audible(clock)),
+        )
 
     played = play(there)
     assert played.found == (Finding.OK, "")
@@ -440,7 +453,11 @@ def test_how_far_a_silent_agent_came(steps: list[Step], far: str) -> None:
 
 
 def test_packets_of_others_are_not_the_agents() -> None:
-    steps: list[Step] = [(0.5, ON), (0.6, v.participant(v.agent("PA_9", "x", name="other"))), (0.7, v.packet("PA_9"))]
+    steps: list[Step] = [
+        (0.5, ON),
+        (0.6, v.participant(v.agent("PA_9", "x", name="other"))),
+        (0.7, v.packet("PA_9")),
+    ]
     assert play(script(*steps)).record.cause.startswith("it was connected, but never ready")
 
 
@@ -580,11 +597,13 @@ def test_cancelling_a_decided_session_changes_nothing() -> None:
 # Whatever comes.
 
 
-def chaos(clock: VirtualClock, rng: random.Random) -> list[Step]:
-    """Anything an engine can tell of a room, at any time after the join was answered."""
+def chaos(rng: random.Random, clock: VirtualClock) -> list[Step]:
+    """The join's answer, and after it anything that an engine can tell of a room, at any time."""
     names = ("", v.AGENT_NAME, "back-office")
     views = [
-        v.agent(f"PA_{n}", f"agent-{n % 2}", state, agent_state, name=rng.choice(names), disconnect_reason="x")
+        v.agent(
+            f"PA_{n}", f"agent-{n % 2}", state, agent_state, name=rng.choice(names), disconnect_reason="x"
+        )
         for n in range(3)
         for state in ("joining", "active", "disconnected")
         for agent_state in ("", "initializing", "speaking")
@@ -605,7 +624,8 @@ def chaos(clock: VirtualClock, rng: random.Random) -> list[Step]:
     rng.shuffle(pool)
     chosen = pool[: rng.randrange(len(pool))] + rng.sample(ends, rng.choice((0, 0, 0, 1, 2)))
     chosen += [v.media_up] * (rng.random() < 0.8)
-    return [(0.04 + rng.expovariate(0.2), happen) for happen in chosen]
+    later = [(0.04 + rng.expovariate(0.2), happen) for happen in chosen]
+    return [(0.03, v.connected()), *later]
 
 
 def test_whatever_comes_in_whatever_order_there_is_one_record() -> None:
@@ -614,9 +634,8 @@ def test_whatever_comes_in_whatever_order_there_is_one_record() -> None:
         rng = random.Random(seed)
         refused = v.dispatch_failed(HttpError(rng.choice((429, 503))))
         answers: list[Step] = [(rng.expovariate(1), rng.choice((v.dispatched(), v.dispatched(), refused)))]
-        joins: Steps = lambda clock, rng=rng: [(0.03, v.connected()), *chaos(clock, rng)]  # type: ignore[misc]
         played = play(
-            joins,
+            partial(chaos, rng),
             answers[: rng.randrange(5)],
             cancel_at_s=rng.choice((None, None, rng.uniform(-2, 20))),
             linger_s=0.5,

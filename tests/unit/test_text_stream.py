@@ -6,7 +6,12 @@ from lk_users.wire.text_stream import CHAT, TRANSCRIPTION, TextPiece, TextStream
 
 
 def packets(
-    text: str = "Hello", stream_id: str = "ST_1", topic: str = TRANSCRIPTION, *, sender: str = "agent-1", final: bool = True
+    text: str = "Hello",
+    stream_id: str = "ST_1",
+    topic: str = TRANSCRIPTION,
+    *,
+    sender: str = "agent-1",
+    final: bool = True,
 ) -> list[bytes]:
     """As a listener gets them: the server adds who sent them."""
     attributes = {"lk.transcription_final": "true" if final else "false"}
@@ -37,7 +42,10 @@ def test_a_text_that_is_not_final_says_so() -> None:
 def test_streams_side_by_side() -> None:
     first, second = packets("one", "ST_1"), packets("two", "ST_2", CHAT, sender="x")
     order = [first[0], second[0], second[1], first[1]]
-    assert feed(*order)[2:] == [TextPiece(CHAT, "x", "two", True), TextPiece(TRANSCRIPTION, "agent-1", "one", True)]
+    assert feed(*order)[2:] == [
+        TextPiece(CHAT, "x", "two", True),
+        TextPiece(TRANSCRIPTION, "agent-1", "one", True),
+    ]
 
 
 def test_a_header_can_carry_the_text() -> None:
@@ -94,7 +102,9 @@ def test_other_packets_are_nothing() -> None:
 
 
 def test_sent_packets_are_numbered_reliable_and_whole() -> None:
-    sent = [models.DataPacket.FromString(data) for data in text_packets("ST_1", CHAT, "Grüße", 7, 40, {"a": "b"})]
+    sent = [
+        models.DataPacket.FromString(data) for data in text_packets("ST_1", CHAT, "Grüße", 7, 40, {"a": "b"})
+    ]
     assert [packet.sequence for packet in sent] == [40, 41, 42]
     assert {packet.kind for packet in sent} == {models.DataPacket.Kind.RELIABLE}
     header = sent[0].stream_header

@@ -1,5 +1,5 @@
-"""Virtual time for sessions: a loop that hops to its next timer instead of sleeping, its clock, an engine that
-follows a script, and what the engine can be told to say."""
+"""Virtual time for sessions: a loop that hops to its next timer instead of sleeping, its clock, an engine
+that follows a script, and what the engine can be told to say."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def in_virtual_time(work: Callable[[VirtualClock], Coroutine[Any, Any, T]]) -> T
     """The result of ``work(clock)``, run on a loop of its own. Raises what a callback raised, too."""
     loop = VirtualLoop()
     raised: list[BaseException] = []
-    loop.set_exception_handler(lambda _, context: raised.append(context.get("exception", AssertionError(context))))
+    loop.set_exception_handler(
+        lambda _, context: raised.append(context.get("exception", AssertionError(context)))
+    )
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         result = runner.run(work(loop.clock))
     if raised:

@@ -1,0 +1,604 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from virtual import in_virtual_time
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, RejectConnection, RejectData
+
+from lk_users.clock import NS_PER_S
+from lk_users.errors import ConnectionCut, HttpError, UpgradeRefused, WireError
+from lk_users.wire.armed import MAX_BODY_BYTES, Armed, ArmedRequest, ArmedSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from virtual import VirtualClock
+    from wsproto.events import Event
+
+PATH = "/twirp/livekit.AgentDispatchService/CreateDispatch"
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/protobuf\r\nContent-Length: 5\r\n\r\nhello"
+
+
+class Wire(asyncio.Transport):
+    """A connection in memory: what was written to it, and how it ended."""
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        super().__init__()
+        self._protocol = protocol
+        self.written: list[bytes] = []
+        self.ended = ""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.ended, "written to a connection that was closed"
+        self.written.append(bytes(data))
+
+    def close(self) -> None:
+        self._end("close")
+
+    def abort(self) -> None:
+        self._end("abort")
+
+    def _end(self, how: str) -> None:
+        if not self.ended:
+            self.ended = how
+            asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None)
+
+
+class Network:
+    """Stands for the endpoint: gives connections in memory, or refuses them."""
+
+    host_header = "lk.example.com"
+
+    def __init__(self) -> None:
+        self.wires: list[Wire] = []
+        self.refusing = False
+        self.takes_s = 0.01
+
+    async def connect(self, protocol: asyncio.Protocol) -> None:
+        await asyncio.sleep(self.takes_s)
+        if self.refusing:
+            raise ConnectionCut("connection refused")
+        wire = Wire(protocol)
+        self.wires.append(wire)
+        protocol.connection_made(wire)
+
+
+class Bench:
+    """A request or a socket on a network of its own, and what it told."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.clock = clock
+        self.network = Network()
+        self.told: list[Any] = []
+        self.armed: Armed = ArmedRequest(self.network, clock, self.told.append)  # type: ignore[arg-type]
+
+    async def arm(self) -> Bench:
+        """A request, up to the moment before T0."""
+        assert isinstance(self.armed, ArmedRequest)
+        self.armed.load_post(PATH, "token", b"body")
+        await self.armed.arm()
+        return self
+
+    async def arm_socket(self) -> Bench:
+        self.armed = ArmedSocket(self.network, self.clock, self)  # type: ignore[arg-type]
+        self.socket.load_upgrade("/rtc/v1?join_request=x", [("Authorization", "Bearer token")])
+        await self.armed.arm()
+        return self
+
+    async def fire(self) -> Bench:
+        self.armed.fire()
+        await asyncio.sleep(0)
+        return self
+
+    @property
+    def socket(self) -> ArmedSocket:
+        assert isinstance(self.armed, ArmedSocket)
+        return self.armed
+
+    @property
+    def wire(self) -> Wire:
+        return self.network.wires[-1]
+
+    def answer(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.armed.data_received(piece)
+
+    async def lose(self, exc: Exception | None = None) -> None:
+        """The server ends the connection."""
+        self.wire.ended = "by the server"
+        self.armed.connection_lost(exc)
+        await asyncio.sleep(1)
+
+    # What an armed socket tells.
+
+    def opened(self) -> None:
+        self.told.append("opened")
+
+    def message(self, data: bytes) -> None:
+        self.told.append(data)
+
+    def lost(self, error: WireError) -> None:
+        self.told.append(error)
+
+
+def bench(work: Callable[[Bench], Coroutine[Any, Any, object]]) -> Bench:
+    """``work`` on a bench in virtual time; the bench, a second after it ended."""
+
+    async def run(clock: VirtualClock) -> Bench:
+        made = Bench(clock)
+        await work(made)
+        await asyncio.sleep(1)
+        return made
+
+    return in_virtual_time(run)
+
+
+def answered(*pieces: bytes) -> Bench:
+    """A request that was answered so."""
+
+    async def work(one: Bench) -> None:
+        await (await one.arm()).fire()
+        one.answer(*pieces)
+
+    return bench(work)
+
+
+def cause(result: object) -> str:
+    assert isinstance(result, WireError)
+    return result.cause
+
+
+# Writing.
+
+
+def test_nothing_is_written_before_fire_and_all_of_it_in_one_write() -> None:
+    async def work(one: Bench) -> None:
+        await one.arm()
+        await asyncio.sleep(5)
+        assert one.wire.written == []
+        before_ns = one.clock.monotonic_ns()
+        assert one.armed.fire() == one.armed.fired_ns == before_ns
+
+    (data,) = bench(work).wire.written
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    assert lines[0] == f"POST {PATH} HTTP/1.1"
+    assert sorted(lines[1:]) == [
+        "Authorization: Bearer token", "Content-Length: 4", "Content-Type: application/protobuf",
+        "Host: lk.example.com",
+    ]  # fmt: skip
+    assert body == b"body"
+
+
+def test_a_connection_that_cannot_be_had_is_said_when_it_is_armed() -> None:
+    async def work(one: Bench) -> None:
+        one.network.refusing = True
+        with pytest.raises(ConnectionCut, match="connection refused"):
+            await one.arm()
+
+    assert bench(work).told == []
+
+
+# HTTP answers.
+
+
+def test_a_whole_answer() -> None:
+    one = answered(OK)
+    assert one.told == [b"hello"]
+    assert one.wire.ended == "close"
+    assert not one.armed.rearmed
+
+
+def test_an_answer_in_single_bytes() -> None:
+    assert answered(*(bytes([byte]) for byte in OK)).told == [b"hello"]
+
+
+def test_a_chunked_answer() -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert answered(head + b"3\r\nhel\r\n", b"2\r\nlo\r\n", b"0\r\n\r\n").told == [b"hello"]
+
+
+def test_an_empty_answer() -> None:
+    assert answered(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").told == [b""]
+
+
+def test_an_informational_answer_comes_before_the_real_one() -> None:
+    assert answered(b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK).told == [b"hello"]
+
+
+def test_an_error_with_its_body_and_retry_after() -> None:
+    body = b'{"code":"resource_exhausted"}'
+    head = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: %d\r\n\r\n" % len(body)
+    (error,) = answered(head + body).told
+    assert isinstance(error, HttpError)
+    assert (error.status, error.retry_after) == (429, "7")
+    assert error.cause == 'HTTP 429: {"code":"resource_exhausted"}'
+
+
+def test_an_error_without_a_body() -> None:
+    (error,) = answered(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n").told
+    assert (cause(error), error.status, error.retry_after) == ("HTTP 503", 503, "")
+
+
+def test_a_long_error_is_cut() -> None:
+    (error,) = answered(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 900\r\n\r\n" + b"x" * 900).told
+    assert cause(error) == "HTTP 502: " + "x" * 200
+
+
+def test_an_error_whose_body_ends_with_the_connection_keeps_its_status() -> None:
+    async def work(one: Bench) -> None:
+        await (await one.arm()).fire()
+        one.answer(b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\nno upstream")
+        await one.lose()
+
+    (error,) = bench(work).told
+    assert cause(error) == "HTTP 502: no upstream"
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\x16\x03\x01\x00\x00", b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"HTTP/1.1 OK\r\n\r\n"]
+)
+def test_garbage_is_cut(garbage: bytes) -> None:
+    one = answered(garbage)
+    assert len(one.told) == 1
+    assert cause(one.told[0]).startswith("not understood: ")
+    assert one.wire.ended == "abort"
+    assert len(one.network.wires) == 1
+
+
+def test_an_answer_without_end_is_cut() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (MAX_BODY_BYTES * 2)
+    one = answered(head, b"x" * MAX_BODY_BYTES, b"x", b"x" * 1000)
+    assert [cause(result) for result in one.told] == ["answer too large"]
+
+
+def test_what_comes_after_the_answer_is_not_a_second_one() -> None:
+    assert answered(OK, OK).told == [b"hello"]
+
+
+def test_an_answer_that_breaks_off_is_cut_and_not_asked_again() -> None:
+    async def work(one: Bench) -> None:
+        await (await one.arm()).fire()
+        one.answer(OK[:-2])
+        await one.lose(ConnectionResetError())
+
+    one = bench(work)
+    assert [cause(result) for result in one.told] == ["connection reset"]
+    assert len(one.network.wires) == 1
+    assert not one.armed.rearmed
+
+
+# Connections that are lost.
+
+
+def test_a_connection_lost_while_it_waited_is_made_again() -> None:
+    async def work(one: Bench) -> None:
+        await one.arm()
+        await one.lose()
+        assert len(one.network.wires) == 2
+        assert one.wire.written == []
+        await one.fire()
+        one.answer(OK)
+
+    one = bench(work)
+    assert one.armed.rearmed
+    assert one.told == [b"hello"]
+    assert [len(wire.written) for wire in one.network.wires] == [0, 1]
+
+
+def test_a_connection_lost_again_and_again_while_it_waited() -> None:
+    async def work(one: Bench) -> None:
+        await one.arm()
+        for _ in range(3):
+            await one.lose()
+        await one.fire()
+        one.answer(OK)
+
+    one = bench(work)
+    assert one.told == [b"hello"]
+    assert len(one.network.wires) == 4
+
+
+def test_a_fire_while_the_connection_is_being_made_again_writes_as_soon_as_it_is() -> None:
+    async def work(one: Bench) -> None:
+        await one.arm()
+        one.network.takes_s = 0.5
+        one.armed.connection_lost(None)
+        await asyncio.sleep(0.1)
+        assert one.armed.fire() == one.clock.monotonic_ns()
+        await asyncio.sleep(1)
+        one.answer(OK)
+
+    one = bench(work)
+    assert one.told == [b"hello"]
+    assert len(one.wire.written) == 1
+
+
+def test_a_server_that_was_down_before_t0_is_tried_again_at_t0() -> None:
+    async def work(one: Bench) -> None:
+        await one.arm()
+        one.network.refusing = True
+        await one.lose()
+        assert one.told == []
+        one.network.refusing = False
+        await one.fire()
+        await asyncio.sleep(1)
+        one.answer(OK)
+
+    one = bench(work)
+    assert one.told == [b"hello"]
+    assert [len(wire.written) for wire in one.network.wires] == [0, 1]
+
+
+def test_a_server_that_is_down_at_t0_is_cut() -> None:
+    async def work(one: Bench) -> None:
+        await one.arm()
+        one.network.refusing = True
+        await one.lose()
+        await one.fire()
+
+    assert [cause(result) for result in bench(work).told] == ["connection refused"]
+
+
+def test_a_connection_that_was_dead_at_t0_is_made_again_once() -> None:
+    async def work(one: Bench) -> None:
+        await (await one.arm()).fire()
+        fired_ns = one.armed.fired_ns
+        await one.lose(BrokenPipeError())
+        assert one.armed.fired_ns == fired_ns
+        one.answer(OK)
+
+    one = bench(work)
+    assert one.armed.rearmed
+    assert one.told == [b"hello"]
+    assert [len(wire.written) for wire in one.network.wires] == [1, 1]
+    assert one.network.wires[0].written == one.network.wires[1].written
+
+
+def test_a_second_loss_without_a_byte_is_cut() -> None:
+    async def work(one: Bench) -> None:
+        await (await one.arm()).fire()
+        await one.lose()
+        await one.lose(ConnectionResetError())
+
+    one = bench(work)
+    assert [cause(result) for result in one.told] == ["connection reset"]
+    assert len(one.network.wires) == 2
+
+
+def test_a_closed_request_says_nothing_more() -> None:
+    async def work(one: Bench) -> None:
+        await (await one.arm()).fire()
+        one.armed.close()
+        one.armed.close()
+
+    one = bench(work)
+    assert one.told == []
+    assert one.wire.ended == "close"
+    assert len(one.network.wires) == 1
+
+
+def test_closing_in_the_middle_of_making_it_again() -> None:
+    async def work(one: Bench) -> None:
+        await one.arm()
+        one.armed.connection_lost(None)
+        await asyncio.sleep(0.001)
+        one.armed.close()
+
+    one = bench(work)
+    assert one.told == []
+    assert len(one.network.wires) == 1
+
+
+# WebSocket.
+
+
+class Server:
+    """The other end of a WebSocket, by the same library."""
+
+    def __init__(self, one: Bench) -> None:
+        self._one = one
+        self._ws = WSConnection(ConnectionType.SERVER)
+        self._read = 0
+
+    def events(self) -> list[Event]:
+        """What the client has written since."""
+        data = b"".join(self._one.wire.written)
+        self._ws.receive_data(data[self._read :])
+        self._read = len(data)
+        return list(self._ws.events())
+
+    def send(self, event: Event) -> None:
+        self._one.answer(self._ws.send(event))
+
+
+async def accepted(one: Bench) -> Server:
+    await (await one.arm_socket()).fire()
+    server = Server(one)
+    server.events()
+    server.send(AcceptConnection())
+    return server
+
+
+def test_the_upgrade_is_one_write() -> None:
+    async def work(one: Bench) -> None:
+        await one.arm_socket()
+        assert one.wire.written == []
+        await one.fire()
+
+    (data,) = bench(work).wire.written
+    lines = data.decode().split("\r\n")
+    assert lines[0] == "GET /rtc/v1?join_request=x HTTP/1.1"
+    assert {"Host: lk.example.com", "Upgrade: websocket", "Authorization: Bearer token"} <= set(lines)
+
+
+def test_an_accepted_socket_carries_messages_both_ways() -> None:
+    async def work(one: Bench) -> None:
+        server = await accepted(one)
+        server.send(BytesMessage(b"join"))
+        one.socket.send(b"offer")
+        assert [event.data for event in server.events() if isinstance(event, BytesMessage)] == [b"offer"]
+
+    one = bench(work)
+    assert one.told == ["opened", b"join"]
+    assert one.wire.ended == ""
+
+
+def test_nothing_is_sent_before_the_socket_is_open_or_after_it_was_closed() -> None:
+    async def work(one: Bench) -> None:
+        await (await one.arm_socket()).fire()
+        one.socket.send(b"too early")
+        one.socket.hang_up()
+        one.socket.send(b"too late")
+
+    assert len(bench(work).wire.written) == 1
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_message_that_comes_in_pieces(size: int) -> None:
+    async def work(one: Bench) -> None:
+        server = await accepted(one)
+        data = server._ws.send(BytesMessage(b"x" * 300 + b"y"))
+        one.answer(*(data[at : at + size] for at in range(0, len(data), size)))
+
+    assert bench(work).told == ["opened", b"x" * 300 + b"y"]
+
+
+def test_a_fragmented_message_is_one_message() -> None:
+    async def work(one: Bench) -> None:
+        server = await accepted(one)
+        server.send(BytesMessage(b"one ", message_finished=False))
+        server.send(Ping(b"in between"))
+        server.send(BytesMessage(b"and ", message_finished=False))
+        server.send(BytesMessage(b"two"))
+        server.send(BytesMessage(b"next"))
+
+    assert bench(work).told == ["opened", b"one and two", b"next"]
+
+
+def test_a_ping_is_answered() -> None:
+    async def work(one: Bench) -> None:
+        server = await accepted(one)
+        server.send(Ping(b"are you there"))
+        (pong,) = server.events()
+        assert (type(pong).__name__, bytes(pong.payload)) == ("Pong", b"are you there")
+
+    assert bench(work).told == ["opened"]
+
+
+def test_a_close_frame_is_a_loss() -> None:
+    async def work(one: Bench) -> None:
+        server = await accepted(one)
+        server.send(CloseConnection(code=1001))
+        server._one.answer(b"more")
+
+    one = bench(work)
+    assert one.told[0] == "opened"
+    assert [cause(error) for error in one.told[1:]] == ["closed by the server (code 1001)"]
+    assert one.wire.ended == "close"
+
+
+def test_hanging_up_says_so_and_is_no_loss() -> None:
+    async def work(one: Bench) -> None:
+        server = await accepted(one)
+        one.socket.hang_up()
+        (event,) = server.events()
+        assert isinstance(event, CloseConnection)
+        assert event.code == 1000
+
+    one = bench(work)
+    assert one.told == ["opened"]
+    assert one.wire.ended == "close"
+
+
+def test_a_lost_socket_is_said_once() -> None:
+    async def work(one: Bench) -> None:
+        await accepted(one)
+        await one.lose(ConnectionResetError())
+
+    one = bench(work)
+    assert [cause(error) for error in one.told[1:]] == ["connection reset"]
+    assert len(one.network.wires) == 1
+
+
+def rejected(*pieces: bytes, status: int = 401, lose: bool = False, **headers: str) -> UpgradeRefused:
+    """The refusal of an upgrade; ``pieces`` of a body, which ends with the connection if that is lost."""
+
+    async def work(one: Bench) -> None:
+        await (await one.arm_socket()).fire()
+        server = Server(one)
+        server.events()
+        given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        server.send(RejectConnection(status_code=status, headers=given, has_body=bool(pieces)))
+        for number, piece in enumerate(pieces, 1):
+            server.send(RejectData(piece, body_finished=number == len(pieces) and not lose))
+        if lose:
+            await one.lose()
+
+    one = bench(work)
+    (error,) = one.told
+    assert isinstance(error, UpgradeRefused)
+    assert len(one.network.wires) == 1
+    return error
+
+
+def test_a_refused_upgrade_with_a_body() -> None:
+    error = rejected(b"invalid ", b"token\n", content_length="14")
+    assert (error.status, error.cause) == (401, "HTTP 401: invalid token")
+
+
+def test_a_refused_upgrade_without_a_body() -> None:
+    error = rejected(status=429, content_length="0", retry_after="3")
+    assert (error.status, error.cause, error.retry_after) == (429, "HTTP 429", "3")
+
+
+def test_a_refused_upgrade_whose_body_breaks_off_keeps_its_status() -> None:
+    assert rejected(b"too m", status=503, lose=True, content_length="14").cause == "HTTP 503: too m"
+
+
+def test_garbage_instead_of_an_upgrade_is_cut() -> None:
+    async def work(one: Bench) -> None:
+        await (await one.arm_socket()).fire()
+        one.answer(b"\x16\x03\x01\r\n\r\n")
+
+    one = bench(work)
+    assert [cause(error).split(":")[0] for error in one.told] == ["not understood"]
+    assert one.wire.ended == "abort"
+
+
+def test_garbage_on_an_open_socket_is_cut() -> None:
+    async def work(one: Bench) -> None:
+        await accepted(one)
+        one.answer(b"\xff\xff\xff\xff")
+
+    one = bench(work)
+    assert len(one.told) == 2
+    assert isinstance(one.told[1], ConnectionCut)
+
+
+def test_a_socket_that_was_dead_at_t0_is_made_again_once() -> None:
+    async def work(one: Bench) -> None:
+        await (await one.arm_socket()).fire()
+        await one.lose(BrokenPipeError())
+        server = Server(one)
+        server.events()
+        server.send(AcceptConnection())
+
+    one = bench(work)
+    assert one.socket.rearmed
+    assert one.told == ["opened"]
+    assert one.network.wires[0].written == one.network.wires[1].written
+
+
+def test_the_moment_of_fire_is_on_the_monotonic_clock() -> None:
+    async def work(one: Bench) -> None:
+        await one.arm_socket()
+        await asyncio.sleep(1)
+        one.armed.fire()
+
+    one = bench(work)
+    assert one.armed.fired_ns is not None
+    assert one.armed.fired_ns % NS_PER_S == 10_000_000
