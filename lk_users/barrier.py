@@ -10,6 +10,9 @@ on its own monotonic clock, far enough ahead that a late message does not matter
 decided, and only then, it lets the workers ask the API and clean up (``collect``). Each step has a
 deadline; whoever misses it is lost, which voids the run but never holds it up.
 
+``--release free`` has no T0: a worker gets an empty share of burst 0 with its first user, its users start
+when Locust spawns them, and only the end of the run is common.
+
 Messages are plain dictionaries that name run and burst, so that a late or repeated one is known as such.
 Nothing here knows Locust, sockets or real time: calls take ``now_ns`` and return what to do.
 """
@@ -135,6 +138,14 @@ class MasterBarrier:
     _deadline_ns: int | None = None
     _cancel_cause: str = ""
 
+    def __post_init__(self) -> None:
+        if self._free:
+            self.state = State.RUNNING
+
+    @property
+    def _free(self) -> bool:
+        return self.settings.release == "free"
+
     def hello(self, worker: str, data: Mapping[str, Any], now_ns: int) -> list[Action]:
         """A worker says who it is. Another version of this package is refused."""
         if data.get("version") != VERSION:
@@ -151,6 +162,8 @@ class MasterBarrier:
         if worker in self.workers:
             self.workers[worker].parked = int(data["count"])
             self.workers[worker].trip_ns = int(data.get("trip_ns", 0))
+            if self._free:
+                return self._let_free(worker)
         return self._gathered(now_ns)
 
     def spawning_complete(self, target: int, now_ns: int) -> list[Action]:
@@ -212,7 +225,8 @@ class MasterBarrier:
         if self.state is State.OVER or self._cancel_cause:
             return []
         self._cancel_cause = cause
-        self.reasons.append(cause)
+        if not self._free:
+            self.reasons.append(cause)
         if self.state in (State.GATHERING, State.RESTING):
             return self._over()
         actions: list[Action] = [Send(Kind.CANCEL, {"run": self.run_id, "cause": cause})]
@@ -258,6 +272,16 @@ class MasterBarrier:
             return None
         return self.workers[worker]
 
+    def _let_free(self, worker: str) -> list[Action]:
+        """The worker's users may start; its share counts as one, to be waited for at the end."""
+        state = self.workers[worker]
+        if state.share is not None or self.state is not State.RUNNING:
+            return []
+        state.share = Share(self.run_id, 0, 0, 1, 0)
+        return [
+            Send(Kind.SHARE, {"run": self.run_id, "burst": 0, "first": 0, "count": 0, "total": 0}, worker)
+        ]
+
     def _gathered(self, now_ns: int) -> list[Action]:
         present = {name: worker for name, worker in self.workers.items() if not worker.lost}
         total = sum(worker.parked for worker in present.values())
@@ -289,7 +313,7 @@ class MasterBarrier:
         return [Send(Kind.T0, data), Announced(self.burst, t0_wall_ns, given)]
 
     def _all_decided(self, now_ns: int) -> list[Action]:
-        if self.state is not State.RUNNING:
+        if self.state is not State.RUNNING or self._free:
             return []
         open_workers = [
             worker

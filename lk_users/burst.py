@@ -147,7 +147,7 @@ class Burst:
         self._restore_gc()
         before_s = time.process_time()
         views = await _read_all(self.sessions, self._settings, api)
-        await _bounded((session.engine.close() for session in self.sessions), BUILD_CONCURRENCY)
+        await _bounded((session.close() for session in self.sessions), BUILD_CONCURRENCY)
         if api is not None:
             await asyncio.sleep(AGENT_LEAVE_S)
             await _bounded((_delete(api, session) for session in self.sessions), BUILD_CONCURRENCY)
@@ -260,7 +260,7 @@ class FreeUsers:
         finally:
             del self._waiting[session]
         views = await _read_all([session], self._settings, self._api)
-        await session.engine.close()
+        await session.close()
         if self._api is not None:
             await asyncio.sleep(AGENT_LEAVE_S)
             await _delete(self._api, session)

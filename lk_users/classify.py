@@ -62,7 +62,8 @@ def _unclear(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
 
 def _unanswered(seen: Observation) -> dict[Finding, str]:
     """What the deadline found still open on our own way in."""
-    within = f"within {seen.session_timeout_s:g} s"
+    waited_s = min(seen.decided_ns / NS_PER_S, seen.session_timeout_s)
+    within = f"within {waited_s:.3g} s"
     if seen.transaction.dispatch is Dispatch.ASKED:
         return {Finding.DISPATCH_FAILED: f"no answer {within}"}
     if seen.transaction.user is User.JOINING:

@@ -90,9 +90,8 @@ class ServerView:
 
     def dispatch_of(self, agent_name: str, dispatch_id: str) -> DispatchView | None:
         """The session's own dispatch: by id where we know it, else by agent name."""
-        for view in self.dispatches:
-            if view.dispatch_id == dispatch_id:
-                return view
+        if dispatch_id:
+            return next((view for view in self.dispatches if view.dispatch_id == dispatch_id), None)
         return next((view for view in self.dispatches if view.agent_name == agent_name), None)
 
 

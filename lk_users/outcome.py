@@ -117,13 +117,14 @@ OUTCOMES: tuple[Finding, ...] = ORDER[: ORDER.index(Finding.OK) + 1]
 OURS: tuple[Finding, ...] = ORDER[: ORDER.index(Finding.CLIENT_BLIND)]
 OPEN: tuple[Finding, ...] = (Finding.CLIENT_BLIND, Finding.MEDIA_FAILED, Finding.DISPATCH_UNCLEAR)
 DUPLICATE: tuple[Finding, ...] = (Finding.DUPLICATE_AGENT, Finding.JOB_RETRIED)
-# agent_left and agent_ended count as lost only where the welcome had not come: the record knows.
-LOST_ALWAYS: tuple[Finding, ...] = (
+# What leaves a user without a welcome, unless it had come before (with ``--watch`` a session goes on).
+LOST: tuple[Finding, ...] = (
     *OPEN,
     *ORDER[ORDER.index(Finding.RATE_LIMITED) : ORDER.index(Finding.DUPLICATE_AGENT)],
+    Finding.AGENT_LEFT,
+    Finding.AGENT_ENDED,
     Finding.WELCOME_MISSING,
 )
-LOST_BEFORE_WELCOME: tuple[Finding, ...] = (Finding.AGENT_LEFT, Finding.AGENT_ENDED)
 
 
 def outcome_of(findings: Iterable[Finding]) -> Finding:
@@ -145,4 +146,4 @@ def fault_of(outcome: Finding) -> Fault:
 
 def is_lost(outcome: Finding, *, welcomed: bool) -> bool:
     """Did the user get no welcome, for a reason that is not ours?"""
-    return outcome in LOST_ALWAYS or (outcome in LOST_BEFORE_WELCOME and not welcomed)
+    return outcome in LOST and not welcomed

@@ -92,8 +92,10 @@ class Session:
         try:
             await self.engine.build()
         except WireError as exc:
-            finding = Finding.CONNECT_FAILED
-            self._failure = (finding, f"before T0: {exc.cause}")
+            self._failure = (Finding.CONNECT_FAILED, f"before T0: {exc.cause}")
+        except Exception as exc:
+            # Ours, whatever it is; one session's must not cost the others their burst.
+            self._failure = (Finding.ENGINE_CRASHED, f"before T0: {type(exc).__name__}: {exc}")
 
     def announce(self, t0_ns: int, t0_wall_ns: int) -> None:
         """T0 on our monotonic clock, and as wall time for display."""
@@ -128,6 +130,13 @@ class Session:
         if self.decided_ns is None:
             self._cancelled = cause
             self._decide()
+
+    async def close(self) -> None:
+        """Leave, and free everything. A failure of that is noted, and costs nobody a record."""
+        try:
+            await self.engine.close()
+        except Exception as exc:
+            self._facts["close_failed"] = f"{type(exc).__name__}: {exc}"
 
     # What the engine tells.
 
@@ -404,7 +413,7 @@ class Session:
         """The outcome stands, as far as the user could see. Once."""
         if self.decided_ns is not None:
             return
-        self.decided_ns = self._now_ns()
+        self.decided_ns = max(0, self._now_ns())
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()

@@ -110,7 +110,8 @@ class WorkerSide:
         self._burst: Burst | None = None
         self._free: FreeUsers | None = None
         self._free_ordinal = index
-        self._free_open = 0
+        self._builder: gevent.Greenlet | None = None
+        self._cancel_cause = ""
         self._ground: Ground | None = None
         self._records: list[Record] = []
         self._counts = {"decided": 0, "welcomed": 0, "failed": 0}
@@ -137,12 +138,8 @@ class WorkerSide:
             self._over.wait()
             return
         ordinal, self._free_ordinal = self._free_ordinal, self._free_ordinal + FREE_STRIDE
-        self._free_open += 1
         self._journal.share(Share(self._barrier.run_id, 0, ordinal, 1, 0))
-        try:
-            self._runtime.call(self._free.run(ordinal))
-        finally:
-            self._free_open -= 1
+        self._runtime.call(self._free.run(ordinal))
 
     # Messages.
 
@@ -196,7 +193,7 @@ class WorkerSide:
 
     def _obey(self, command: Command) -> None:
         if isinstance(command, Build):
-            gevent.spawn(self._build, command.share)
+            self._builder = gevent.spawn(self._build, command.share)
         elif isinstance(command, Release):
             self._release(command)
         elif isinstance(command, Cancel):
@@ -213,6 +210,8 @@ class WorkerSide:
         self._records = []
         self._collected.clear()
         self._closing = False
+        self._cancel_cause = ""
+        self._burst = None
         if self._journal is None:
             self._journal = Journal(
                 self._process.run_dir / share.run_id, self.worker.name, self.worker.region
@@ -233,6 +232,9 @@ class WorkerSide:
         self._journal.share(share)
         burst = self._runtime.call(self._make_burst(share))
         self._burst = burst
+        if self._cancel_cause:
+            self._runtime.on_loop(burst.cancel, self._cancel_cause)
+            return
         self._runtime.call(burst.build())
         self._barrier.built()
         self._message(Kind.BUILT, {})
@@ -269,6 +271,7 @@ class WorkerSide:
         self._runtime.on_loop(self._burst.announce, t0_ns, command.t0_wall_ns)
 
     def _cancel(self, cause: str) -> None:
+        self._cancel_cause = cause
         if self._burst is not None:
             self._runtime.on_loop(self._burst.cancel, cause)
         if self._free is not None:
@@ -280,8 +283,10 @@ class WorkerSide:
         gevent.spawn(self._collect_and_send)
 
     def _collect_and_send(self) -> None:
+        if self._builder is not None:
+            self._builder.join()
         if self._free is not None:
-            while self._free_open:
+            while len(self._records) < self._free_started:
                 gevent.sleep(0.05)
             trailer = self._free_trailer()
         elif self._burst is not None:
@@ -298,14 +303,18 @@ class WorkerSide:
         self._message(Kind.TRAILER, {"trailer": trailer.to_dict()})
         self._collected.set()
 
+    @property
+    def _free_started(self) -> int:
+        return (self._free_ordinal - self._index) // FREE_STRIDE
+
     def _free_trailer(self) -> Trailer:
         offset_ms, uncertainty_ms = self._offset_ms()
         return Trailer(
             worker=self.worker.name,
             region=self.worker.region,
             burst=0,
-            intended=(self._free_ordinal - self._index) // FREE_STRIDE,
-            recorded=self._counts["decided"],
+            intended=self._free_started,
+            recorded=len(self._records),
             clock_offset_ms=offset_ms,
             clock_uncertainty_ms=uncertainty_ms,
             lag={

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,17 +25,42 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/protobuf\r\nContent-Length: 
 
 
 class Wire(asyncio.Transport):
-    """A connection in memory: what was written to it, and how it ended."""
+    """A connection in memory: what was written to it, and how it ended.
+
+    It is its own socket too: what ``fire`` writes past the transport goes through a pipe.
+    """
 
     def __init__(self, protocol: asyncio.Protocol) -> None:
         super().__init__()
         self._protocol = protocol
-        self.written: list[bytes] = []
+        self._queued: list[bytes] = []
+        self._past: list[bytes] = []
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._read_end, False)
         self.ended = ""
+
+    def __del__(self) -> None:
+        os.close(self._read_end)
+        os.close(self._write_end)
+
+    @property
+    def written(self) -> list[bytes]:
+        with contextlib.suppress(BlockingIOError):
+            self._past.append(os.read(self._read_end, 1 << 20))
+        return self._past + self._queued
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self if name == "socket" else default
+
+    def fileno(self) -> int:
+        return self._write_end
+
+    def setsockopt(self, *option: object) -> None:
+        pass
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.ended, "written to a connection that was closed"
-        self.written.append(bytes(data))
+        self._queued.append(bytes(data))
 
     def close(self) -> None:
         self._end("close")
@@ -51,6 +78,7 @@ class Network:
     """Stands for the endpoint: gives connections in memory, or refuses them."""
 
     host_header = "lk.example.com"
+    tls = None
 
     def __init__(self) -> None:
         self.wires: list[Wire] = []
