@@ -101,7 +101,7 @@ def how_far(seen: Observation) -> str:
     """How far an agent came that was there and yet not heard."""
     marks = [mark for mark, at_ns in seen.marks_ns.items() if at_ns <= seen.decided_ns]
     missing = ", ".join(sorted(item for item in seen.welcome if WELCOME_MARK[item] not in marks))
-    if seen.packets:
+    if seen.packet_ns is not None and seen.packet_ns <= seen.decided_ns:
         far = "its audio arrived, but silent"
     elif Mark.AGENT_SPEAKING in marks:
         far = "it said that it was speaking, but no audio packet arrived"
@@ -113,7 +113,16 @@ def how_far(seen: Observation) -> str:
         far = "it was connected, but never ready"
     else:
         far = "it never became active"
-    return f"{far}; missing: {missing}"
+    return f"{far}; missing: {missing}{_short_of_time(seen)}"
+
+
+def _short_of_time(seen: Observation) -> str:
+    """An agent that came near the end of the session had no fair chance, and the cause says so."""
+    came_ns = [sighting.seen_ns for sighting in seen.named if sighting.seen_ns <= seen.decided_ns]
+    left_s = (seen.decided_ns - came_ns[-1]) / NS_PER_S if came_ns else 0.0
+    if not came_ns or left_s >= seen.welcome_timeout_s:
+        return ""
+    return f"; it came {left_s:.1f} s before the session's time was up"
 
 
 def _no_agent(seen: Observation, view: ServerView | None) -> dict[Finding, str]:

@@ -128,8 +128,8 @@ class Observation:
     failure_status: int = 0
     """HTTP status of that failure; 0: no answer at all."""
     dispatch_id: str = ""
-    packets: bool = False
-    """Did any RTP of the agent's microphone arrive?"""
+    packet_ns: int | None = None
+    """When the first RTP packet of the agent's microphone came, from the intended start."""
     cancelled: str = ""
     decided_ns: int = NEVER_NS
     """What came later is kept, but does not change what had become of the agent."""

@@ -78,7 +78,7 @@ class Session:
         self._failure: tuple[Finding, str] | None = None
         self._failure_status = 0
         self._cancelled = ""
-        self._packets = False
+        self._packet_ns: int | None = None
         self._dispatch: DispatchView | None = None
         self._room_sid = ""
         self._own_sid = ""
@@ -214,7 +214,8 @@ class Session:
             self._heard()
 
     def packet(self, participant_sid: str) -> None:
-        self._packets = self._packets or self._is_agent(participant_sid)
+        if self._packet_ns is None and self._is_agent(participant_sid):
+            self._packet_ns = self._now_ns()
 
     def audible(self, participant_sid: str, at_ns: int, level_dbfs: float) -> None:
         if self._is_agent(participant_sid):
@@ -248,7 +249,7 @@ class Session:
             failure=self._failure,
             failure_status=self._failure_status,
             dispatch_id=self._dispatch.dispatch_id if self._dispatch is not None else "",
-            packets=self._packets,
+            packet_ns=self._packet_ns,
             cancelled=self._cancelled,
             decided_ns=NEVER_NS if self.decided_ns is None else self.decided_ns,
             rearmed=bool(self.engine.evidence().get("rearmed")),

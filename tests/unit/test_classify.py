@@ -400,7 +400,10 @@ ITEM_MARK = {"state": "agent_speaking", "track": "agent_track", "audio": "first_
 def test_how_far_it_came(names: list[str], packets: bool, far: str) -> None:
     at = dict.fromkeys(names, 1.0)
     observation = seen(
-        sightings=(sighting(),), marks_ns=marks(**at), packets=packets, welcome=frozenset({"text", "audio"})
+        sightings=(sighting(),),
+        marks_ns=marks(**at),
+        packet_ns=S if packets else None,
+        welcome=frozenset({"text", "audio"}),
     )
     assert classify(observation, None) == {Finding.WELCOME_MISSING: f"{far}; missing: audio, text"}
 
@@ -434,3 +437,15 @@ def test_names_of_agents() -> None:
     assert not agent("other").is_named(NAME)
     assert not agent(agent=False).is_named(NAME)
     assert not agent(attributes={"lk.publish_on_behalf": "agent-1"}).is_named(NAME)
+
+
+def test_audio_after_the_decision_is_not_called_silent() -> None:
+    observation = seen(sightings=(sighting(),), decided_ns=20 * S, packet_ns=21 * S)
+    assert classify(observation, None)[Finding.WELCOME_MISSING] == "it never became active; missing: audio"
+
+
+def test_an_agent_that_came_at_the_very_end_had_no_fair_chance() -> None:
+    observation = seen(sightings=(sighting(seen_s=118.0),), decided_ns=120 * S)
+    assert classify(observation, None)[Finding.WELCOME_MISSING] == (
+        "it never became active; missing: audio; it came 2.0 s before the session's time was up"
+    )
