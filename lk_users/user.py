@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gevent.event import Event
 from locust import User, constant, task
 
-from lk_users.wiring import register
+from lk_users.wiring import register, register_defaults
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class AgentUser(User):
-    """A user who needs an agent. Subclass it, and Locust has the options, the burst and the verdict::
+    """A user who needs an agent. Subclass it, and Locust has the options, the burst and the verdict.
 
-    from lk_users import AgentUser
-
-    class Caller(AgentUser):
-        pass
+    ``options``: other defaults for options, by name without dashes, for example
+    ``{"batch-size": "50"}``; the command line and ``LK_…`` variables still win.
     """
 
     abstract = True
     lk_session_user: ClassVar[bool] = True
+    options: ClassVar[Mapping[str, str]] = {}
     wait_time = constant(0)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         register()
+        if "options" in cls.__dict__:
+            register_defaults(cls.options)
 
     @task
     def session(self) -> None:

@@ -47,6 +47,19 @@ def register() -> None:
     events.init.add_listener(_on_init)
 
 
+def register_defaults(options: Mapping[str, str]) -> None:
+    """Other defaults for options, from a locustfile; a name that is none refuses the start."""
+    known = {option.name: option for option in (*RUN_OPTIONS, *PROCESS_OPTIONS)}
+
+    def set_defaults(parser: Any, **_: Any) -> None:
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            refuse(Refused([f"options of the locustfile: no option {name!r}" for name in unknown]))
+        parser.set_defaults(**{known[name].dest: str(value) for name, value in options.items()})
+
+    events.init_command_line_parser.add_listener(set_defaults)
+
+
 class _Joined(argparse.Action):
     """A repeatable option that stays one string."""
 
@@ -94,6 +107,10 @@ def refuse(refused: Refused, *, quiet: bool = False) -> None:
     sys.exit(ExitCode.REFUSED)
 
 
+def _not_about_spawn_rates(record: logging.LogRecord) -> bool:
+    return "spawn rate is very high" not in record.getMessage()
+
+
 def _is_worker(runner: Any) -> bool:
     return isinstance(runner, WorkerRunner)
 
@@ -124,6 +141,8 @@ class Wiring:
     # What Locust tells.
 
     def _listen(self) -> None:
+        # Its warning of high spawn rates is about users that start as they are spawned; ours are parked.
+        logging.getLogger("locust.runners").addFilter(_not_about_spawn_rates)
         for event, listener in (
             ("test_start", self._test_start),
             ("spawning_complete", self._spawning_complete),

@@ -1,0 +1,103 @@
+"""Figures of whole bursts against the embedded stack: generator, server and agents share this machine.
+
+    python bench/burst.py ways        600 by api, room and token: what a user waits, CPU a session
+    python bench/burst.py repeat      600 by api, ten times in a row
+    python bench/burst.py processes   600 over two processes; 1,200 over two; 2,000 over four
+    python bench/burst.py udp-port    ten bursts of 400 on a server with one UDP port
+
+CPU is compared in one go: each run is followed by one of the same length with an engine that does nothing
+(``--engine idle``), and the difference is what the users cost.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from lk_users.local import stack
+
+LOCUSTFILE = Path(__file__).parent.parent / "locustfiles" / "burst.py"
+
+
+def run(users: int, *options: str, udp_port: bool = False) -> dict[str, Any]:
+    """One run's summary.json, with ``wall_s`` and ``code`` beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary",
+            "-u", str(users), "-r", str(users), "--agent-name", stack.AGENT_NAME, "--run-dir", folder,
+            *options,
+        ]  # fmt: skip
+        quiet = ["sh", "-c", f"exec {shlex.join(command)} >/dev/null 2>&1"]
+        started_s = time.monotonic()
+        code = stack.run(quiet, udp_port=udp_port, say=lambda line: None)
+        (found,) = Path(folder).glob("*/summary.json")
+        summary: dict[str, Any] = json.loads(found.read_text())
+        return {**summary, "code": code, "wall_s": time.monotonic() - started_s}
+
+
+def cpu_ms(summary: dict[str, Any]) -> float:
+    """CPU a session up to the last welcome, over all workers."""
+    workers = summary["workers"]
+    total_s = sum(worker["cpu_s"] for worker in workers)
+    return 1000.0 * float(total_s) / float(summary["sessions"]["recorded"])
+
+
+def figures(name: str, summary: dict[str, Any]) -> str:
+    """One line of a table."""
+    seen, heard = summary["marks"]["agent_seen"], summary["marks"]["first_audio"]
+    start, sessions = summary["start_error_ms"], summary["sessions"]["recorded"]
+    lags = [worker["start_lag_ms"] for worker in summary["workers"]]
+    cells = (
+        name,
+        f"{summary['outcomes'].get('ok', 0)} of {sessions} ok, exit {summary['code']}",
+        f"start error p99 {start['p99']:.1f}, max {start['max']:.1f} ms",
+        f"agent seen p50 {seen['p50'] / 1000:.1f} s",
+        f"heard p50 {heard['p50'] / 1000:.1f}, max {heard['max'] / 1000:.1f} s",
+        f"lag p95 {max(lag['p95'] for lag in lags):.0f}, max {max(lag['max'] for lag in lags):.0f} ms",
+        f"{cpu_ms(summary):.1f} ms CPU a session",
+        f"{summary['wall_s']:.0f} s in all",
+    )
+    return " | ".join(cells)
+
+
+def ways() -> None:
+    for way in ("api", "room", "token"):
+        listen = run(600, "--dispatch", way)
+        print(figures(f"600 by {way}", listen), flush=True)
+        length_s = listen["marks"]["welcomed"]["max"] / 1000
+        idle = run(600, "--engine", "idle", "--watch", f"{length_s:.1f}")
+        reads_ms = 1000 * sum(worker["read_cpu_s"] for worker in listen["workers"]) / 600
+        print(
+            f"    less the same run on an engine that does nothing ({cpu_ms(idle):.1f} ms): "
+            f"{cpu_ms(listen) - cpu_ms(idle):.1f} ms a session; reads and clean-up {reads_ms:.1f} ms",
+            flush=True,
+        )
+
+
+def repeat() -> None:
+    for number in range(1, 11):
+        print(figures(f"600 by api, run {number}", run(600)), flush=True)
+
+
+def processes() -> None:
+    print(figures("600, 2 processes", run(600, "--processes", "2")), flush=True)
+    print(figures("1,200, 2 processes", run(1200, "--processes", "2")), flush=True)
+    print(figures("2,000, 4 processes", run(2000, "--processes", "4")), flush=True)
+
+
+def udp_port() -> None:
+    options = ("--bursts", "10", "--dispatch", "room", "--session-timeout", "60")
+    print(figures("10 x 400, one UDP port", run(400, *options, udp_port=True)), flush=True)
+
+
+BENCHES = {"ways": ways, "repeat": repeat, "processes": processes, "udp-port": udp_port}
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1] not in BENCHES:
+        sys.exit(f"usage: python bench/burst.py {'|'.join(BENCHES)}")
+    BENCHES[sys.argv[1]]()

@@ -1,0 +1,170 @@
+"""A real stack for a whole test session, and Locust runs against it in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lk_users.local.stack import Stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+ROOT = Path(__file__).parent.parent.parent
+LOCUSTFILE = ROOT / "locustfiles" / "burst.py"
+
+
+@dataclass
+class Finished:
+    """One run that ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+    run_dirs: list[Path]
+    summary: dict[str, Any] = field(default_factory=dict)
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def run_dir(self) -> Path:
+        """The one run folder that it made."""
+        (only,) = self.run_dirs
+        return only
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        return dict(self.summary["outcomes"])
+
+    def causes(self, finding: str) -> set[str]:
+        return {record["findings"][finding] for record in self.records if finding in record["findings"]}
+
+
+class Running:
+    """A Locust process of ours, in a process group of its own."""
+
+    def __init__(self, arguments: list[str], environ: Mapping[str, str], run_dir: Path, out: Path) -> None:
+        self.runs = run_dir
+        self._out, self._err = out / "stdout", out / "stderr"
+        command = [
+            sys.executable,
+            "-m",
+            "locust",
+            "-f",
+            str(LOCUSTFILE),
+            "--run-dir",
+            str(run_dir),
+            *arguments,
+        ]
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith(("LIVEKIT_", "LK_"))
+        }
+        with self._out.open("w") as stdout, self._err.open("w") as stderr:
+            self.process = subprocess.Popen(
+                command, env={**clean, **environ}, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
+                start_new_session=True, cwd=out,
+            )  # fmt: skip
+
+    def output(self) -> str:
+        """Both streams as they are so far."""
+        return self._out.read_text() + self._err.read_text()
+
+    def wait_for(self, seen: Callable[[], bool], timeout_s: float = 30.0) -> None:
+        """Until ``seen``; fails when the process ends before, or time runs out."""
+        deadline_s = time.monotonic() + timeout_s
+        while not seen():
+            assert self.process.poll() is None, f"ended before: {self.output()}"
+            assert time.monotonic() < deadline_s, f"not seen in {timeout_s} s: {self.output()}"
+            time.sleep(0.05)
+
+    def wait_for_text(self, text: str, timeout_s: float = 30.0) -> None:
+        self.wait_for(lambda: text in self.output(), timeout_s)
+
+    def signal(self, number: int) -> None:
+        """To the process alone, as ``kill`` does."""
+        self.process.send_signal(number)
+
+    def signal_group(self, number: int) -> None:
+        """To the process and what it forked, as a terminal's Ctrl-C does."""
+        os.killpg(self.process.pid, number)
+
+    def finish(self, timeout_s: float = 60.0) -> Finished:
+        """Wait for its end; what it made. Fails if it leaves a process behind."""
+        try:
+            code = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.signal_group(signal.SIGKILL)
+            self.process.wait()
+            pytest.fail(f"did not end within {timeout_s} s: {self.output()}")
+        assert self.group_is_gone(), "left a process behind"
+        runs = sorted(path.parent for path in self.runs.glob("*/run.json"))
+        done = Finished(code, self._out.read_text(), self._err.read_text(), runs)
+        if runs and (runs[-1] / "summary.json").exists():
+            done.summary = json.loads((runs[-1] / "summary.json").read_text())
+            lines = (runs[-1] / "records.jsonl").read_text().splitlines()
+            done.records = [json.loads(line) for line in lines]
+        return done
+
+    def group_is_gone(self, patience_s: float = 5.0) -> bool:
+        deadline_s = time.monotonic() + patience_s
+        while time.monotonic() < deadline_s:
+            try:
+                os.killpg(self.process.pid, 0)
+            except ProcessLookupError:
+                return True
+            time.sleep(0.05)
+        return False
+
+    def kill(self) -> None:
+        """Whatever is left of it. Idempotent."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """Server and reference agent ``welcome``, warm: the first dispatch of a new worker takes 5 s more."""
+    with Stack(say=lambda line: None) as up:
+        yield up
+
+
+@pytest.fixture
+def start(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """``start(*options, env=…)``: a headless run against the stack, in the background."""
+    started: list[Running] = []
+
+    def begin(*options: str, env: Mapping[str, str] | None = None, headless: bool = True) -> Running:
+        out = tmp_path / f"run{len(started)}"
+        out.mkdir()
+        fixed = ["--headless", "--only-summary"] if headless else []
+        running = Running([*fixed, *options], stack.env() if env is None else env, out / "runs", out)
+        started.append(running)
+        return running
+
+    yield begin
+    for running in started:
+        running.kill()
+
+
+@pytest.fixture
+def burst(start: Callable[..., Running]) -> Callable[..., Finished]:
+    """``burst(users, *options, env=…)``: a headless burst, start to end."""
+
+    def run(
+        users: int, *options: str, env: Mapping[str, str] | None = None, timeout_s: float = 90.0
+    ) -> Finished:
+        sized = ("-u", str(users), "-r", str(max(users, 1)), "--agent-name", "welcome", *options)
+        return start(*sized, env=env).finish(timeout_s)
+
+    return run
