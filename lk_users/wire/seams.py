@@ -27,15 +27,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import random
 import struct
 from typing import TYPE_CHECKING, Any
 
-from aioice.ice import get_host_addresses
+from aioice.candidate import candidate_priority
+from aioice.ice import CONSENT_FAILURES, CONSENT_INTERVAL, get_host_addresses
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCRtpReceiver
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint
 from aiortc.rtcrtpreceiver import StreamStatistics
 
-from lk_users.wire.keepalive import answer, is_check
+from lk_users.wire.keepalive import (
+    TRANSACTION_BYTES,
+    answer,
+    check,
+    check_attributes,
+    confirms,
+    is_request,
+    is_response,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -192,7 +203,9 @@ class _Chosen:
         self._connection = connection
         self._addresses = list(addresses)
         self._deaf = deaf
+        self._asked = self._confirmed = b""
         connection.gather_candidates = self.gather  # type: ignore[method-assign]
+        connection.query_consent = self.keep_consent  # type: ignore[method-assign]
 
     async def gather(self) -> None:
         """As aioice's own for the policy ALL, without asking the system for its addresses each time."""
@@ -207,7 +220,39 @@ class _Chosen:
         for protocol in connection._protocols:
             protocol.close = _Quarantine(protocol).close  # type: ignore[method-assign]
             if protocol.local_candidate.type == "host":
-                protocol.transport.set_protocol(_Demux(protocol, self._deaf))
+                protocol.transport.set_protocol(_Demux(protocol, self._deaf, self.confirm))
+
+    async def keep_consent(self) -> None:
+        """As aioice's own (RFC 7675), without a transaction of timers for each check: an answer counts
+        until the next one is due. Ends the connection after as many failures."""
+        connection = self._connection
+        assert connection.remote_password is not None
+        password = connection.remote_password.encode()
+        username = f"{connection.remote_username}:{connection.local_username}"
+        failures = 0
+        while True:
+            await asyncio.sleep(CONSENT_INTERVAL * (0.8 + 0.4 * random.random()))
+            failures = 0 if self._confirmed == self._asked else failures + 1
+            if failures >= CONSENT_FAILURES:
+                connection._query_consent_task = None
+                await connection.close()
+                return
+            self._asked = os.urandom(TRANSACTION_BYTES)
+            for pair in connection._nominated.values():
+                priority = candidate_priority(pair.component, "prflx")
+                attributes = check_attributes(
+                    username, priority, connection._tie_breaker, controlling=connection.ice_controlling
+                )
+                request = check(self._asked, attributes, password)
+                pair.protocol.transport.sendto(request, pair.remote_addr)
+
+    def confirm(self, data: bytes) -> bool:
+        """Is it the answer to our last check?"""
+        password = self._connection.remote_password
+        if not self._asked or password is None or not confirms(data, self._asked, password.encode()):
+            return False
+        self._confirmed = self._asked
+        return True
 
 
 class _Header:
@@ -223,13 +268,16 @@ class _Header:
 class _Demux(asyncio.DatagramProtocol):
     """Sorts a socket's datagrams by their first byte: STUN to aioice, SRTP and DTLS to the connection."""
 
-    def __init__(self, protocol: Any, deaf: dict[int, StreamStatistics]) -> None:
+    def __init__(
+        self, protocol: Any, deaf: dict[int, StreamStatistics], confirm: Callable[[bytes], bool]
+    ) -> None:
         self._protocol = protocol
         self._deaf = deaf
+        self._confirm = confirm
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         if data[:1] < FIRST_DTLS:
-            if not (is_check(data) and self._answered(data, addr)):
+            if not self._kept_alive(data, addr):
                 self._protocol.datagram_received(data, addr)
             return
         if self._deaf and data[:1] >= FIRST_RTP and len(data) >= RTP_HEADER.size:
@@ -240,6 +288,12 @@ class _Demux(asyncio.DatagramProtocol):
                 return
         protocol = self._protocol
         protocol.receiver.data_received(data, protocol.local_candidate.component)
+
+    def _kept_alive(self, data: bytes, addr: tuple[Any, ...]) -> bool:
+        """Was it a check on the connection that is up, and done with?"""
+        if is_request(data):
+            return self._answered(data, addr)
+        return is_response(data) and self._confirm(data)
 
     def _answered(self, data: bytes, addr: tuple[Any, ...]) -> bool:
         """Did a check of the very pair that carries our data get its answer from us?"""
