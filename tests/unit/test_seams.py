@@ -66,6 +66,9 @@ def test_the_installed_version_lies_within_our_bounds(package: str) -> None:
         (RTCPeerConnection._RTCPeerConnection__createTransceiver, "self direction kind sender_track"),
         (aioice.ice.Connection.get_component_candidates, "self component addresses timeout"),
         (aioice.ice.Connection.gather_candidates, "self"),
+        (aioice.ice.Connection.query_consent, "self"),
+        (aioice.ice.Connection.close, "self"),
+        (aioice.candidate.candidate_priority, "candidate_component candidate_type local_pref"),
         (aioice.ice.get_host_addresses, "use_ipv4 use_ipv6"),
         (aioice.ice.StunProtocol.close, "self"),
         (aioice.ice.StunProtocol.datagram_received, "self data addr"),
@@ -105,6 +108,9 @@ async def look_into_a_connection() -> None:
     assert (connection._protocols, connection._local_candidates, connection._nominated) == ([], [], {})
     assert (connection._local_candidates_start, connection._local_candidates_end) == (False, False)
     assert connection._components == {1}
+    assert (connection._query_consent_task, connection.remote_password) == (None, None)
+    assert isinstance(connection._tie_breaker, int)
+    assert (aioice.ice.CONSENT_FAILURES, aioice.ice.CONSENT_INTERVAL) == (6, 5)
     await pc.close()
 
 
@@ -292,6 +298,24 @@ def test_a_check_of_the_pair_in_use_is_answered_without_aioice(monkeypatch: pyte
             assert response.attributes["XOR-MAPPED-ADDRESS"] == (LOOPBACK, used.local_candidate.port)
             assert len(ours) == 1
             assert ours[0] is not None
+
+    asyncio.run(work())
+
+
+def test_consent_is_kept_by_answers_and_ends_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seams, "CONSENT_INTERVAL", 0.02)
+
+    async def work() -> None:
+        async with pair() as both:
+            await both.connect()
+            (ice,) = both.peer._pc.ice_connections()
+            kept = ice.lk_addresses  # type: ignore[attr-defined]
+            await until(lambda: kept._confirmed != b"")
+            first = kept._confirmed
+            await until(lambda: kept._confirmed not in (b"", first))
+            monkeypatch.setattr(seams, "answer", lambda *args: b"")
+            monkeypatch.setattr(seams._Demux, "_kept_alive", lambda *args: True)
+            await until(lambda: "failed" in both.heard.told or "closed" in both.heard.told)
 
     asyncio.run(work())
 
