@@ -6,6 +6,7 @@ import textwrap
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from lk_users.classify import WELCOME_MARK
 from lk_users.record import Mark
 from lk_users.report import words
 
@@ -45,7 +46,7 @@ def text(summary: Summary) -> str:
         "",
         "Where the time went",
         *_points(words.time_lines(summary), 4),
-        *_mark_lines(summary["marks"]),
+        *_mark_lines(summary["marks"], str(summary["settings"].get("welcome", ""))),
         "",
         "How far to trust it",
         *_points([words.burst_line(summary), words.health_line(summary)], 2),
@@ -92,9 +93,15 @@ def _about(summary: Summary) -> str:
     )
 
 
-def _mark_lines(marks: Mapping[str, Any]) -> list[str]:
-    """When each thing happened, from the planned start; what happened to nobody is left out."""
-    seen = {name: title for name, title in MARKS.items() if marks[name]["n"]}
+def _mark_lines(marks: Mapping[str, Any], welcome: str) -> list[str]:
+    """When each thing happened, from the planned start. What happened to nobody is left out, and so is a
+    part of the welcome that ``--welcome`` does not list: its sessions left without waiting for it."""
+    parts = {WELCOME_MARK[item] for item in welcome.split(",") if item in WELCOME_MARK}
+    seen = {
+        name: title
+        for name, title in MARKS.items()
+        if marks[name]["n"] and (name in parts or name not in WELCOME_MARK.values())
+    }
     if not seen:
         return []
     lines = [f"  {'from the planned start to':<26}{'p50':>9}{'p90':>9}{'p99':>9}{'max':>9}{'never':>7}"]
