@@ -77,6 +77,7 @@ class ListenEngine:
         self._offer_open = True
         self._sections_unasked = 0
         self._own_sid = ""
+        self._local_ports: list[int] = []
         self._worst_quality: int | None = None
 
     async def build(self) -> None:
@@ -115,13 +116,14 @@ class ListenEngine:
 
     async def close(self) -> None:
         self.leave()
+        self._local_ports = self._peer.local_ports()
         self._request.close()
         for task in list(self._tasks):
             task.cancel()
         await self._peer.close()
 
     def evidence(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {"local_ports": self._peer.local_ports()}
+        facts: dict[str, Any] = {"local_ports": self._local_ports or self._peer.local_ports()}
         if self._worst_quality is not None:
             facts["worst_quality"] = models.ConnectionQuality.Name(self._worst_quality).lower()
         if self._sections_unasked:

@@ -1,0 +1,90 @@
+"""Both signalling paths against the real server: ``/rtc/v1``, and ``/rtc`` for a server that lacks it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+import uvloop
+
+from lk_users.burst import Burst, Meters, Worker
+from lk_users.clock import NS_PER_S, SystemClock
+from lk_users.engines.listen import ListenEngine, Surroundings
+from lk_users.health import LagMeter
+from lk_users.plan import Share
+from lk_users.settings import Settings, Target
+from lk_users.wire import seams
+from lk_users.wire.api import Api, Keys
+from lk_users.wire.armed import Endpoint
+from lk_users.wire.seams import SharedCertificate, host_addresses
+from lk_users.wire.signalling import Pinger, SignalPath
+
+if TYPE_CHECKING:
+    from lk_users.local.stack import Stack
+    from lk_users.record import Mark, Record
+    from lk_users.session import Session
+
+pytestmark = pytest.mark.real
+USERS = 5
+
+
+class Kept:
+    """A burst's reporter that keeps its final records."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.over = asyncio.Event()
+
+    def marked(self, session: Session, mark: Mark, at_ns: int) -> None: ...
+
+    def decided(self, session: Session, record: Record) -> None: ...
+
+    def recorded(self, record: Record) -> None:
+        self.records.append(record)
+
+    def all_decided(self) -> None:
+        self.over.set()
+
+
+async def burst(target: Target, path: SignalPath) -> list[Record]:
+    """A burst over ``path``, without Locust."""
+    clock, keys, pinger, kept = SystemClock(), Keys(target.key, target.secret), Pinger(), Kept()
+    options = {"agent_name": "welcome", "welcome": "state,track,audio,text", "session_timeout": "20"}
+    settings = Settings.from_options(options, USERS)
+    around = Surroundings(
+        endpoint=Endpoint.resolve(target.host, target.port, target.authority, tls=False),
+        prefix="",
+        keys=keys,
+        clock=clock,
+        path=path,
+        addresses=host_addresses(loopback=True),
+        pinger=pinger,
+        certificate=SharedCertificate.generateCertificate(),
+    )
+    share = Share(f"paths-{uuid.uuid4().hex[:8]}", 1, 0, USERS, USERS)
+    made = Burst(
+        share, settings, Worker("w", "local"), clock, Meters(LagMeter(), LagMeter()), kept,
+        lambda item, listener: ListenEngine(item, settings, around, listener),
+    )  # fmt: skip
+    await made.build()
+    made.announce(clock.monotonic_ns() + NS_PER_S // 2, clock.wall_ns() + NS_PER_S // 2)
+    await asyncio.wait_for(kept.over.wait(), 30)
+    api = Api(target.http_url, keys)
+    await made.collect(api)
+    await api.close()
+    # The ports' quarantine is over: a loop that closes over open sockets warns of them.
+    await asyncio.sleep(0.1)
+    return kept.records
+
+
+@pytest.mark.parametrize("path", list(SignalPath))
+def test_users_hear_and_read_their_welcome_over(
+    stack: Stack, path: SignalPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seams, "PORT_QUARANTINE_S", 0.0)
+    records = uvloop.run(burst(Target.from_environment(stack.env()), path))
+    assert [record.outcome for record in records] == ["ok"] * USERS
+    assert all({"first_audio", "first_text", "agent_track"} <= record.marks_ns.keys() for record in records)
+    assert not any("sections_unasked" in record.evidence for record in records)
