@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 import locust
+import psutil
+from gevent.event import Event
 from gevent.queue import Queue
 from locust import events
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
@@ -104,7 +106,14 @@ def refuse(refused: Refused, *, quiet: bool = False) -> None:
     if not quiet:
         for fault in refused.faults:
             print(f"lk-users: {fault}", file=sys.stderr)
+    _end_forked_workers()
     sys.exit(ExitCode.REFUSED)
+
+
+def _end_forked_workers() -> None:
+    """Workers that ``--processes`` forked: Locust's own end of them takes "still running" for "ended"."""
+    for child in psutil.Process().children():
+        child.terminate()
 
 
 def _not_about_spawn_rates(record: logging.LogRecord) -> bool:
@@ -123,6 +132,7 @@ class Wiring:
         preflight.check_platform()
         self._environment = environment
         self._runner = runner
+        self._main = gevent.getcurrent()
         self._runtime = Runtime()
         self._stats = LocustStats(environment.events.request)
         self._mail: Queue = Queue()
@@ -220,7 +230,12 @@ class Wiring:
     def _quit(self, **_: Any) -> None:
         self._runtime.stop()
         if self._ending:
-            print(f"\n{self._ending}", flush=True)
+            ending, self._ending = self._ending, ""
+            print(f"\n{ending}", flush=True)
+        if self._headless and gevent.getcurrent() is not self._main:
+            # On SIGTERM Locust shuts down in a greenlet while its main one does the same; one exit is enough,
+            # and any exception here, SystemExit too, would end as a traceback.
+            Event().wait()
 
     # The end.
 
