@@ -9,6 +9,7 @@ queue that one greenlet empties. Starts late, after Locust has forked.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 # Each wake costs both threads a switch: many events share one.
 WAKE_S = 0.02
+# The first ones tell what is wrong; hundreds of the same would only bury it.
+SURPRISES_LOGGED = 10
 LAG_INTERVAL_S = LAG_INTERVAL_NS / 1_000_000_000
 
 
@@ -41,6 +45,7 @@ class Runtime:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: Any = None
         self._waking = False
+        self._surprises = 0
         self._pending = Event()
         self._greenlets: list[gevent.Greenlet] = []
 
@@ -111,6 +116,7 @@ class Runtime:
         import uvloop
 
         self._loop = loop = uvloop.new_event_loop()
+        loop.set_exception_handler(self._unexpected)
         asyncio.set_event_loop(loop)
         meter = loop.create_task(self._meter_asyncio())
         loop.call_soon(started.release)
@@ -120,6 +126,14 @@ class Runtime:
             task.cancel()
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
+
+    def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An exception that nobody caught on the loop. Logging takes locks that gevent patched, so a
+        greenlet does it; a session that it cost still ends as a record, at its deadline."""
+        self._surprises += 1
+        if self._surprises <= SURPRISES_LOGGED:
+            text = f"{context.get('message')}: {context.get('exception')!r}"
+            self.post(lambda: logger.warning("on the sessions' loop: %s", text))
 
     def _pump(self) -> None:
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -51,7 +52,15 @@ class Finished:
 class Running:
     """A Locust process of ours, in a process group of its own."""
 
-    def __init__(self, arguments: list[str], environ: Mapping[str, str], run_dir: Path, out: Path) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        environ: Mapping[str, str],
+        run_dir: Path,
+        out: Path,
+        max_handles: int | None = None,
+    ) -> None:
+        """``max_handles``: hard limit on file handles of the process."""
         self.runs = run_dir
         self._out, self._err = out / "stdout", out / "stderr"
         command = [
@@ -67,10 +76,15 @@ class Running:
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith(("LIVEKIT_", "LK_"))
         }
+
+        def limit() -> None:
+            if max_handles is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (max_handles, max_handles))
+
         with self._out.open("w") as stdout, self._err.open("w") as stderr:
             self.process = subprocess.Popen(
                 command, env={**clean, **environ}, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
-                start_new_session=True, cwd=out,
+                start_new_session=True, cwd=out, preexec_fn=limit,
             )  # fmt: skip
 
     def output(self) -> str:
@@ -141,14 +155,20 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture
 def start(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """``start(*options, env=…)``: a headless run against the stack, in the background."""
+    """``start(*options, env=…, max_handles=…)``: a headless run against the stack, in the background."""
     started: list[Running] = []
 
-    def begin(*options: str, env: Mapping[str, str] | None = None, headless: bool = True) -> Running:
+    def begin(
+        *options: str,
+        env: Mapping[str, str] | None = None,
+        headless: bool = True,
+        max_handles: int | None = None,
+    ) -> Running:
         out = tmp_path / f"run{len(started)}"
         out.mkdir()
         fixed = ["--headless", "--only-summary"] if headless else []
-        running = Running([*fixed, *options], stack.env() if env is None else env, out / "runs", out)
+        environ = stack.env() if env is None else env
+        running = Running([*fixed, *options], environ, out / "runs", out, max_handles)
         started.append(running)
         return running
 

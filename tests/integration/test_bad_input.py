@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import socket
 from typing import TYPE_CHECKING
 
@@ -21,11 +20,22 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.real
 
+NO_URL = "LIVEKIT_URL is not set"
+NO_KEY = "LIVEKIT_API_KEY is not set"
+NO_SECRET = "LIVEKIT_API_SECRET is not set"
+A_URL = "must be ws://, wss://, http:// or https:// and a host"
+CLOUD = "wss://my-project.livekit.cloud: LiveKit Cloud bills"
+WRONG_SECRET = "w" * 40
+
 
 def faults(done: Finished) -> list[str]:
+    """The lines that a refused start left. Its process is gone, as ``finish`` has seen."""
     assert done.code == 12, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return [line for line in done.stderr.splitlines() if line.startswith("lk-users:")]
+    assert "Traceback" not in done.stderr + done.stdout
+    assert done.run_dirs == []
+    said = [line for line in done.stderr.splitlines() if "lk-users: " in line]
+    assert [line for line in said if not line.startswith("lk-users: ")] == []
+    return said
 
 
 @pytest.mark.parametrize(
@@ -34,82 +44,134 @@ def faults(done: Finished) -> list[str]:
         (("-u", "0"), "--users 0: a burst needs at least one user"),
         (("-u", "-3"), "--users -3: a burst needs at least one user"),
         (("--batch-size", "99"), "--batch-size 99: larger than the burst of 5"),
+        (("--batch-size", "-1"), "--batch-size -1: must be a whole number of at least 0"),
+        (("--bursts", "0"), "--bursts 0: must be a whole number of at least 1"),
         (("--dispatch", "carrier-pigeon"), "--dispatch carrier-pigeon: unknown; use one of api, room"),
-        (("--order", "backwards"), "--order backwards: unknown"),
-        (("--release", "never"), "--release never: unknown"),
+        (("--order", "backwards"), "--order backwards: unknown; use one of dispatch-first, join-first"),
+        (("--release", "never"), "--release never: unknown; use one of barrier, free"),
+        (("--welcome", "audio,smell"), "--welcome smell: unknown item; use any of state, track, audio, text"),
         (
             ("--dispatch", "token", "--order", "dispatch-first"),
             "--order dispatch-first: with --dispatch token",
         ),
-        (("--welcome", "audio,smell"), "--welcome smell: unknown item"),
-        (("--metadata", '{"a": "{room}"}'), "unknown placeholder {room}"),
+        (("--dispatch", "none"), "--dispatch none: asks for the unnamed agent, but --agent-name is welcome"),
+        (("--agent-name", "", "--dispatch", "api"), "--dispatch api: needs --agent-name"),
+        (("--metadata", '{"a": "{room}"}'), '--metadata {"a": "{room}"}: unknown placeholder {room}'),
         (("--metadata", "{nope"), "--metadata {nope: not valid JSON"),
-        (("--metadata", "@missing.jsonl"), "--metadata @missing.jsonl: cannot be read"),
-        (("--session-timeout", "-1"), "--session-timeout -1: must be a number of at least"),
+        (("--metadata", "@missing.jsonl"), "--metadata @missing.jsonl: cannot be read (No such file"),
+        (("--session-timeout", "-1"), "--session-timeout -1: must be a number of at least 0.1"),
+        (("--batch-delay", "-0.5"), "--batch-delay -0.5: must be a number of at least 0"),
+        (("--welcome-timeout", "nan"), "--welcome-timeout nan: must be a number"),
         (("--watch", "soon"), "--watch soon: not a number"),
-        (("--slo", "p95(happiness) <= 1"), "p95(happiness) <= 1"),
+        (("--max-stall", "1s"), "--max-stall 1s: not a number"),
+        (("--slo", "p95(happiness) <= 1"), "--slo p95(happiness) <= 1: "),
         (("--region", "a b"), "--region 'a b': use letters"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_an_option_that_will_not_do(burst: Burst, options: tuple[str, ...], line: str) -> None:
     (fault,) = faults(burst(5, *options))
-    assert line in fault
+    assert fault.startswith(f"lk-users: {line}")
 
 
 def test_every_fault_is_told_at_once(burst: Burst) -> None:
-    found = faults(burst(5, "--batch-size", "99", "--watch", "soon", "--slo", "nonsense"))
-    assert len(found) == 3
+    found = faults(burst(5, "--batch-size", "99", "--watch", "soon", "--slo", "nonsense", "--region", "a b"))
+    assert [line.split()[1] for line in found] == ["--region", "--batch-size", "--watch", "--slo"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "line"),
+    ("changes", "lines"),
     [
-        ({"LIVEKIT_URL": ""}, "LIVEKIT_URL is not set"),
-        ({"LIVEKIT_API_KEY": ""}, "LIVEKIT_API_KEY is not set"),
-        ({"LIVEKIT_API_SECRET": ""}, "LIVEKIT_API_SECRET is not set"),
-        ({"LIVEKIT_URL": "ftp://lk.example.com"}, "LIVEKIT_URL ftp://lk.example.com: must be ws://"),
-        ({"LIVEKIT_API_SECRET": "w" * 40}, "does not take LIVEKIT_API_KEY"),
-        ({"LIVEKIT_URL": "wss://my-project.livekit.cloud"}, "--allow-cloud yes"),
+        ({"LIVEKIT_URL": ""}, [NO_URL]),
+        ({"LIVEKIT_API_KEY": ""}, [NO_KEY]),
+        ({"LIVEKIT_API_SECRET": ""}, [NO_SECRET]),
+        ({"LIVEKIT_URL": "", "LIVEKIT_API_KEY": "", "LIVEKIT_API_SECRET": ""}, [NO_URL, NO_KEY, NO_SECRET]),
+        ({"LIVEKIT_URL": "ftp://lk.example.com"}, [f"LIVEKIT_URL ftp://lk.example.com: {A_URL}"]),
+        ({"LIVEKIT_URL": "ws://"}, [f"LIVEKIT_URL ws://: {A_URL}"]),
+        ({"LIVEKIT_URL": "ws://lk.example.com:http"}, [f"LIVEKIT_URL ws://lk.example.com:http: {A_URL}"]),
+        ({"LIVEKIT_API_SECRET": WRONG_SECRET}, ["ws://127.0.0.1:"]),
+        ({"LIVEKIT_URL": "wss://my-project.livekit.cloud"}, [CLOUD]),
+        ({"LIVEKIT_URL": "https://My-Project.LiveKit.Cloud.:443/"}, [CLOUD]),
     ],
-    ids=["no url", "no key", "no secret", "ftp", "wrong secret", "cloud"],
+    ids=["no url", "no key", "no secret", "nothing", "ftp", "no host", "bad port", "secret", "cloud", "root"],
 )
-def test_a_target_that_will_not_do(burst: Burst, stack: Stack, changes: dict[str, str], line: str) -> None:
-    (fault,) = faults(burst(5, env={**stack.env(), **changes}))
-    assert line in fault
-    assert stack.env()["LIVEKIT_API_SECRET"] not in fault
+def test_a_target_that_will_not_do(
+    burst: Burst, stack: Stack, changes: dict[str, str], lines: list[str]
+) -> None:
+    done = burst(5, env={**stack.env(), **changes})
+    found = faults(done)
+    assert [
+        fault[len("lk-users: ") :][: len(line)] for fault, line in zip(found, lines, strict=True)
+    ] == lines
+    for secret in (stack.env()["LIVEKIT_API_SECRET"], WRONG_SECRET):
+        assert secret not in done.stdout + done.stderr
+
+
+def test_a_wrong_secret_is_named_without_being_shown(burst: Burst, stack: Stack) -> None:
+    (fault,) = faults(burst(5, env={**stack.env(), "LIVEKIT_API_SECRET": WRONG_SECRET}))
+    shown = stack.env()["LIVEKIT_API_KEY"][:4] + "…"
+    assert f"{stack.server.url} does not take LIVEKIT_API_KEY {shown} with this LIVEKIT_API_SECRET" in fault
 
 
 def test_nothing_listens_there(burst: Burst, stack: Stack) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    (fault,) = faults(burst(5, env={**stack.env(), "LIVEKIT_URL": f"ws://127.0.0.1:{port}"}))
-    assert f"127.0.0.1:{port}: connection refused; is a LiveKit server listening there?" in fault
+        url = f"ws://127.0.0.1:{probe.getsockname()[1]}"
+    (fault,) = faults(burst(5, env={**stack.env(), "LIVEKIT_URL": url}))
+    expected = f"lk-users: LIVEKIT_URL {url}: connection refused; is a LiveKit server listening there?"
+    assert fault == expected
 
 
 def test_a_run_folder_that_cannot_be_written(burst: Burst, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    (fault,) = faults(burst(5, "--run-dir", str(tmp_path / "file" / "runs")))
-    assert "file/runs: cannot be written (Not a directory)" in fault
+    folder = tmp_path / "file" / "runs"
+    (fault,) = faults(burst(5, "--run-dir", str(folder)))
+    assert fault.startswith(f"lk-users: --run-dir {folder}: cannot be written (Not a directory)")
 
 
-def test_several_processes_say_it_once(burst: Burst) -> None:
-    assert len(faults(burst(6, "--processes", "2", "--watch", "soon"))) == 1
+def test_metadata_that_is_no_file(burst: Burst, tmp_path: Path) -> None:
+    (fault,) = faults(burst(5, "--metadata", f"@{tmp_path}"))
+    assert fault.startswith(f"lk-users: --metadata @{tmp_path}: cannot be read (Is a directory)")
 
 
-def test_too_few_file_handles(burst: Burst) -> None:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(400, before[0]), before[1]))
-    try:
-        done = burst(5)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert done.code == 0  # a low soft limit is raised
-    (fault,) = faults(burst(20_000))
-    assert "too few file handles: 20000 sessions in one process need 60256" in fault
+def test_metadata_that_is_no_text(burst: Burst, tmp_path: Path) -> None:
+    (tmp_path / "picture.jsonl").write_bytes(b'{"a": "\xff\xfe"}\n')
+    (fault,) = faults(burst(5, "--metadata", f"@{tmp_path / 'picture.jsonl'}"))
+    assert fault.startswith(f"lk-users: --metadata @{tmp_path / 'picture.jsonl'}: cannot be read (")
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "line"),
+    [
+        (("--watch", "soon"), {}, "--watch soon: not a number"),
+        (("--region", "a b"), {}, "--region 'a b': use letters"),
+        ((), {"LIVEKIT_API_SECRET": ""}, NO_SECRET),
+        ((), {"LIVEKIT_API_SECRET": WRONG_SECRET}, "ws://127.0.0.1:"),
+    ],
+    ids=["run setting", "process setting", "no secret", "wrong secret"],
+)
+def test_several_processes_say_it_once_and_end(
+    burst: Burst, stack: Stack, options: tuple[str, ...], changes: dict[str, str], line: str
+) -> None:
+    (fault,) = faults(burst(6, "--processes", "2", *options, env={**stack.env(), **changes}))
+    assert fault.startswith(f"lk-users: {line}")
+
+
+def test_too_few_file_handles(start: Start) -> None:
+    running = start("-u", "500", "-r", "500", "--agent-name", "welcome", max_handles=1024)
+    (fault,) = faults(running.finish())
+    needed = "500 sessions in one process need 1756, the hard limit is 1024"
+    assert fault.startswith(f"lk-users: too few file handles: {needed}; raise it (ulimit -Hn 1756)")
+
+
+def test_file_handles_are_counted_for_each_process(start: Start) -> None:
+    options = ("-u", "500", "-r", "500", "--agent-name", "welcome", "--processes", "2")
+    (fault,) = faults(start(*options, max_handles=900).finish())
+    assert "too few file handles: 250 sessions in one process need 1006, the hard limit is 900" in fault
 
 
 def test_an_unknown_option_is_locusts_own_business(burst: Burst) -> None:
     done = burst(5, "--no-such-option", "1")
     assert done.code == 2
+    assert "unrecognized arguments: --no-such-option" in done.stderr
+    assert "Traceback" not in done.stderr
