@@ -31,10 +31,11 @@ def check_platform() -> None:
         raise Refused(["Windows: uvloop has no build for it; use Linux, macOS, WSL or Docker"])
 
 
-def read_settings(options: Mapping[str, Any], users: int, target: Target) -> Settings:
-    """The run's settings, SLOs and all. Raises Refused with every fault."""
+def read_settings(options: Mapping[str, Any], users: int, target: Target | None) -> Settings:
+    """The run's settings, SLOs and all. Raises Refused with every fault. ``target``: None if not known."""
     faults: list[str] = []
-    settings = _collect(lambda: Settings.from_options(options, users, cloud=target.cloud), faults)
+    cloud = target is not None and target.cloud
+    settings = _collect(lambda: Settings.from_options(options, users, cloud=cloud), faults)
     text = str(options.get("slo") or "")
     _collect(lambda: slo.parse(text), faults)
     if faults or settings is None:

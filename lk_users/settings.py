@@ -234,15 +234,16 @@ class Target:
         for name in ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"):
             if not environ.get(name, "").strip():
                 faults.append(f"{name} is not set: export it in the environment of this process")
-        parts = urlsplit(url)
+        parts = urlsplit("")
         port: int | None = None
         if not url:
             faults.insert(0, "LIVEKIT_URL is not set: for example ws://127.0.0.1:7880, or run `make burst`")
         else:
             try:
-                port = parts.port
+                port = urlsplit(url).port
+                parts = urlsplit(url)
             except ValueError:
-                parts = urlsplit("")
+                pass  # no such port, or a bracket that never closes
             if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
                 faults.insert(0, f"LIVEKIT_URL {_shown(url)}: {URL_FORMS}")
         if faults:
@@ -277,7 +278,8 @@ class Target:
 
     @property
     def cloud(self) -> bool:
-        return self.host.endswith(CLOUD_SUFFIX)
+        # A name may end in the dot of the root.
+        return self.host.rstrip(".").endswith(CLOUD_SUFFIX)
 
     @property
     def loopback(self) -> bool:
@@ -336,8 +338,9 @@ class _Reader:
         if value.startswith("@"):
             try:
                 text = Path(value[1:]).read_text(encoding="utf-8")
-            except OSError as exc:
-                self._faults.append(f"--{name} {value}: cannot be read ({exc.strerror or exc})")
+            except (OSError, UnicodeDecodeError) as exc:
+                why = exc.strerror if isinstance(exc, OSError) else "not UTF-8 text"
+                self._faults.append(f"--{name} {value}: cannot be read ({why or exc})")
                 return Template()
             lines = [line for line in text.splitlines() if line.strip()]
             if not lines:

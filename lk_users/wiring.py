@@ -177,9 +177,9 @@ class Wiring:
             faults += exc.faults
         users = options.get("num_users")
         users = 1 if users is None else int(users)
-        if headless and checked is not None:
+        if headless:
             try:
-                preflight.read_settings(options, users, checked[1])
+                preflight.read_settings(options, users, checked[1] if checked else None)
             except Refused as exc:
                 faults += exc.faults
         if faults or checked is None:
