@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Running
+    from conftest import Finished, Running
 
 pytestmark = pytest.mark.real
 
@@ -58,8 +58,7 @@ class Ui:
         self.running.wait_for(up)
 
 
-@pytest.fixture
-def ui(start: Callable[..., Running]) -> Ui:
+def begin_ui(start: Callable[..., Running]) -> Ui:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -69,31 +68,89 @@ def ui(start: Callable[..., Running]) -> Ui:
     return made
 
 
-def test_bursts_one_after_another(ui: Ui) -> None:
-    refused = ui.start(batch_size="99")
-    assert refused["success"] is False
-    assert "--batch-size 99: larger than the burst of 5" in refused["message"]
+@pytest.fixture
+def ui(start: Callable[..., Running]) -> Ui:
+    return begin_ui(start)
 
+
+WAITING = {"metadata": '{"lk": {"fault": "ignore"}}'}
+
+
+def end(ui: Ui) -> Finished:
+    ui.running.signal(signal.SIGTERM)
+    done = ui.running.finish(20)
+    assert "Traceback" not in done.stderr + done.stdout
+    return done
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"batch_size": "99"}, "--batch-size 99: larger than the burst of 5 (--users)"),
+        ({"user_count": "0"}, "--users 0: a burst needs at least one user, for example -u 50"),
+        ({"user_count": "many"}, "users 'many': not a whole number"),
+        ({"watch": "soon", "welcome": "smell"}, "--welcome smell: unknown item"),
+        ({"watch": "soon", "welcome": "smell"}, "--watch soon: not a number"),
+        ({"slo": "nonsense"}, "--slo 'nonsense'"),
+    ],
+    ids=["batch", "no user", "no number", "two: one", "two: other", "slo"],
+)
+def test_a_start_that_cannot_be_says_why(ui: Ui, fields: dict[str, str], line: str) -> None:
+    answer = ui.start(**fields)
+    assert answer["success"] is False
+    assert line in answer["message"]
+    assert "\n" not in answer["message"]
+    assert ui.stats()["state"] == "ready"
+    assert list(ui.running.runs.glob("*")) == []
+
+
+def test_bursts_one_after_another(ui: Ui) -> None:
+    assert ui.start(batch_size="99")["success"] is False
     for number in (1, 2):
         assert ui.start()["success"] is True
         ui.wait_for_summaries(number)
         ui.wait_until_stopped()
         assert ui.requests("session") == 5
         assert ui.requests("dispatch_api") == ui.requests("server_queue") == ui.requests("welcomed") == 5
-
-    ui.running.signal(signal.SIGTERM)
-    done = ui.running.finish()
+    done = end(ui)
     assert done.code == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    assert len(done.run_dirs) == 2
     assert done.outcomes == {"ok": 5}
+    assert done.stdout.count("PASS: ") == 2
 
 
 def test_a_burst_under_way_is_not_changed(ui: Ui) -> None:
-    ui.start(metadata='{"lk": {"fault": "ignore"}}', session_timeout="6")
+    ui.start(**WAITING, session_timeout="6")
     ui.running.wait_for_text("5 wait")
     refused = ui.start(user_count="9")
     assert refused["success"] is False
     assert "a run is under way" in refused["message"]
     ui.wait_until_stopped()
-    ui.running.signal(signal.SIGTERM)
-    assert ui.running.finish().code == 10
+    done = end(ui)
+    assert done.code == 10
+    assert done.outcomes == {"never_assigned": 5}
+
+
+def test_the_stop_button_cancels_and_the_worst_run_is_the_exit_code(ui: Ui) -> None:
+    ui.start(**WAITING)
+    ui.running.wait_for_text("5 wait")
+    ui.get("/stop")
+    ui.wait_until_stopped()
+    stopped = json.loads(next(ui.running.runs.glob("*/summary.json")).read_text())
+    assert (stopped["verdict"], stopped["outcomes"]) == ("VOID", {"cancelled": 5})
+
+    ui.start(metadata="")
+    ui.wait_for_summaries(2)
+    ui.wait_until_stopped()
+    done = end(ui)
+    assert (done.summary["verdict"], done.outcomes) == ("PASS", {"ok": 5})
+    assert done.code == 11
+
+
+def test_sigterm_in_mid_burst_cancels_what_is_open(ui: Ui) -> None:
+    ui.start(**WAITING)
+    ui.running.wait_for_text("5 wait")
+    done = end(ui)
+    assert done.code == 11
+    assert done.outcomes == {"cancelled": 5}
+    assert done.stdout.count("VOID: ") == 1
