@@ -318,9 +318,13 @@ async def _read(api: Api, session: Session, views: dict[Session, ServerView]) ->
 
 
 def _jobs_may_be_late(session: Session, settings: Settings, view: ServerView) -> bool:
-    """``jobs`` can stay empty for seconds although the agent is there."""
+    """``jobs`` can stay empty for seconds although the agent is there. Who stops a run will not wait."""
     seen = session.observation()
-    if view.unread or (seen.failure is not None and seen.failure[0] is Finding.CONNECT_FAILED):
+    if (
+        view.unread
+        or seen.cancelled
+        or (seen.failure is not None and seen.failure[0] is Finding.CONNECT_FAILED)
+    ):
         return False
     own = view.dispatch_of(settings.agent_name, seen.dispatch_id)
     return own is not None and not own.jobs

@@ -379,7 +379,7 @@ def test_run_tells_a_dead_server_and_leaves_the_verdict_to_the_command(
     kill_server = (
         "import os, psutil, sys, time\n"
         "servers = [c for c in psutil.Process(os.getppid()).children() if 'livekit' in c.name()]\n"
-            "server = max(servers, key=lambda child: child.create_time())\n"
+        "server = max(servers, key=lambda child: child.create_time())\n"
         "server.kill()\n"
         "deadline = time.monotonic() + 10\n"
         f"while not os.path.exists({str(told)!r}):\n"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.real
 
+WAITING = {"metadata": '{"lk": {"fault": "ignore"}}'}
+
 
 class Ui:
     """The web UI of a run, by HTTP."""
@@ -35,6 +37,10 @@ class Ui:
         data = urllib.parse.urlencode(form).encode()
         with urllib.request.urlopen(f"{self._url}/swarm", data=data, timeout=10) as response:
             return dict(json.loads(response.read()))
+
+    def stop(self) -> None:
+        with urllib.request.urlopen(f"{self._url}/stop", data=b"", timeout=30) as response:
+            assert json.loads(response.read())["success"] is True
 
     def stats(self) -> dict[str, Any]:
         return dict(json.loads(self.get("/stats/requests")))
@@ -58,7 +64,8 @@ class Ui:
         self.running.wait_for(up)
 
 
-def begin_ui(start: Callable[..., Running]) -> Ui:
+@pytest.fixture
+def ui(start: Callable[..., Running]) -> Ui:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -66,14 +73,6 @@ def begin_ui(start: Callable[..., Running]) -> Ui:
     made = Ui(running, port)
     made.wait_until_up()
     return made
-
-
-@pytest.fixture
-def ui(start: Callable[..., Running]) -> Ui:
-    return begin_ui(start)
-
-
-WAITING = {"metadata": '{"lk": {"fault": "ignore"}}'}
 
 
 def end(ui: Ui) -> Finished:
@@ -134,7 +133,7 @@ def test_a_burst_under_way_is_not_changed(ui: Ui) -> None:
 def test_the_stop_button_cancels_and_the_worst_run_is_the_exit_code(ui: Ui) -> None:
     ui.start(**WAITING)
     ui.running.wait_for_text("5 wait")
-    ui.get("/stop")
+    ui.stop()
     ui.wait_until_stopped()
     stopped = json.loads(next(ui.running.runs.glob("*/summary.json")).read_text())
     assert (stopped["verdict"], stopped["outcomes"]) == ("VOID", {"cancelled": 5})
