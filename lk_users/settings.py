@@ -89,9 +89,6 @@ PROCESS_OPTIONS: Final = (
     Option("region", "local", "Name of this process's region."),
     Option("run-dir", "runs", "Folder for run folders."),
     Option("allow-cloud", "", "yes: really load LiveKit Cloud (billed, and subject to its terms)."),
-    Option("influx-url", "", "InfluxDB 2 to stream to; its token comes from INFLUX_TOKEN."),
-    Option("influx-org", "", "InfluxDB organisation."),
-    Option("influx-bucket", "", "InfluxDB bucket."),
 )
 
 
