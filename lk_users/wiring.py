@@ -7,6 +7,7 @@ just before it parses options.
 from __future__ import annotations
 
 import argparse
+import atexit
 import functools
 import logging
 import sys
@@ -47,6 +48,9 @@ def register() -> None:
     """Register the options and the start of everything else, once a process."""
     events.init_command_line_parser.add_listener(_add_options)
     events.init.add_listener(_on_init)
+    # For a start that fails before ``init``, as where another run has the master's port: the workers that
+    # it forked would go on, and join that run.
+    atexit.register(_end_forked_workers)
 
 
 def register_defaults(options: Mapping[str, str]) -> None:
@@ -95,6 +99,7 @@ def _add_option(parser: Any, group: Any, option: Option, *, in_web_ui: bool) -> 
 
 
 def _on_init(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
+    atexit.unregister(_end_forked_workers)
     try:
         environment.lk_users = Wiring(environment, runner, web_ui)
     except Refused as exc:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,12 +18,45 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lk_users.local.stack import Stack
+from lk_users.settings import Target
+from lk_users.wire.api import Api, Keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).parent.parent.parent
 LOCUSTFILE = ROOT / "locustfiles" / "burst.py"
+# What would steer a run of ours from outside.
+FOREIGN = ("LIVEKIT_", "LK_", "LOCUST_", "SSL_CERT_")
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody has at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def own_master_port(arguments: Sequence[str]) -> list[str]:
+    """Locust's master would take one fixed port, and its workers would go to whichever run has it."""
+    if "--processes" not in arguments or "--master-port" in arguments:
+        return []
+    port = str(free_port())
+    return ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
+
+
+def open_rooms(stack: Stack, names: list[str]) -> tuple[str, ...]:
+    """Those of ``names`` that the server still lists."""
+    target = Target.from_environment(stack.env())
+
+    async def ask() -> tuple[str, ...]:
+        api = Api(target.http_url, Keys(target.key, target.secret))
+        try:
+            return await api.rooms(names)
+        finally:
+            await api.close()
+
+    return asyncio.run(ask())
 
 
 @dataclass
@@ -71,11 +106,10 @@ class Running:
             str(LOCUSTFILE),
             "--run-dir",
             str(run_dir),
+            *own_master_port(arguments),
             *arguments,
         ]
-        clean = {
-            name: value for name, value in os.environ.items() if not name.startswith(("LIVEKIT_", "LK_"))
-        }
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
 
         def limit() -> None:
             if max_handles is not None:

@@ -6,6 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,9 +126,7 @@ def test_a_wrong_secret_is_named_without_being_shown(burst: Burst, stack: Stack)
 
 
 def test_nothing_listens_there(burst: Burst, stack: Stack) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"ws://127.0.0.1:{probe.getsockname()[1]}"
+    url = f"ws://127.0.0.1:{free_port()}"
     (fault,) = faults(burst(5, env={**stack.env(), "LIVEKIT_URL": url}))
     expected = f"lk-users: LIVEKIT_URL {url}: connection refused; is a LiveKit server listening there?"
     assert fault == expected
@@ -179,6 +178,16 @@ def test_file_handles_are_counted_for_each_process(start: Start) -> None:
     options = ("-u", "500", "-r", "500", "--agent-name", "welcome", "--processes", "2")
     (fault,) = faults(start(*options, max_handles=900).finish())
     assert "too few file handles: 250 sessions in one process need 1006, the hard limit is 900" in fault
+
+
+def test_a_masters_port_that_is_taken_is_locusts_own_business(burst: Burst) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        where = ("--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port)
+        done = burst(4, "--processes", "2", *where)
+    assert done.code == 1
+    assert "Address already in use" in done.stderr
+    assert done.run_dirs == []
 
 
 def test_an_unknown_option_is_locusts_own_business(burst: Burst) -> None:

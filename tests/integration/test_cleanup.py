@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import open_rooms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,10 +37,17 @@ def test_the_rooms_of_a_killed_run_are_deleted(start: Callable[..., Running], st
     running.process.wait()
     (run_dir,) = running.runs.iterdir()
 
+    rooms = [f"lk-{run_dir.name}-b1-{ordinal}" for ordinal in range(4)]
+    assert sorted(open_rooms(stack, rooms)) == rooms
+
     elsewhere = cleanup(run_dir, {**stack.env(), "LIVEKIT_URL": "ws://127.0.0.1:1"})
     assert elsewhere.returncode == 12
-    assert "that run was against" in elsewhere.stderr
+    (line,) = elsewhere.stderr.splitlines()
+    against = f"that run was against {stack.server.url}, but LIVEKIT_URL is ws://127.0.0.1:1"
+    assert line == f"lk-users: {run_dir}: {against}"
+    assert sorted(open_rooms(stack, rooms)) == rooms
 
     first, second = cleanup(run_dir, stack.env()), cleanup(run_dir, stack.env())
     assert (first.returncode, first.stdout) == (0, "4 rooms of the run, 4 still open and now deleted\n")
+    assert open_rooms(stack, rooms) == ()
     assert (second.returncode, second.stdout) == (0, "4 rooms of the run, 0 still open and now deleted\n")

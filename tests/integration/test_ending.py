@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.real
 
 WAITING = ("--agent-name", "welcome", "--metadata", '{"lk": {"fault": "ignore"}}')
-SERVER_GONE = {"connection_lost", "connect_failed", "dispatch_failed", "never_assigned"}
+SERVER_GONE = {"connection_lost", "connect_failed", "dispatch_failed"}
 REPORT_FILES = ("summary.json", "summary.md", "records.jsonl")
 
 
@@ -93,6 +93,14 @@ def test_ctrl_c_ends_all_processes(start: Start) -> None:
     assert_stopped(running.finish(), 6)
 
 
+def test_sigterm_to_the_master_alone_ends_all_processes(start: Start) -> None:
+    running = in_mid_burst(start, "--processes", "2", users=6)
+    running.signal(signal.SIGTERM)
+    done = running.finish()
+    assert_stopped(done, 6)
+    assert_made_again_from_disk(done)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_users_park_ends_at_once(start: Start, number: int) -> None:
     running = start("-u", "15", "-r", "1", "--agent-name", "welcome")
@@ -115,6 +123,7 @@ def test_a_killed_server_is_the_targets_doing(start: Start) -> None:
     assert (done.code, done.summary["verdict"]) == (10, "SLO_FAILED"), done.stdout
     assert_all_recorded(done, 10)
     assert set(done.outcomes) <= SERVER_GONE
+    assert "the target's doing" in done.stdout
     assert done.summary["void_reasons"] == []
 
 

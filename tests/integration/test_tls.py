@@ -55,7 +55,7 @@ class TlsProxy:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        serving = asyncio.start_server(self._serve, "localhost", 0, ssl=self._context)
+        serving = asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
         server = self._loop.run_until_complete(serving)
         self.port = server.sockets[0].getsockname()[1]
         self._loop.call_soon(self._ready.set)
@@ -73,6 +73,14 @@ class TlsProxy:
         await asyncio.gather(pump(reader, to_there), pump(there, writer))
 
 
+def assert_refused(done: Finished, line: str) -> None:
+    """Before the start, with one line and nothing else on stderr that is not Locust's log."""
+    assert done.code == 12
+    (fault,) = [text for text in done.stderr.splitlines() if "lk-users" in text or "rror" in text]
+    assert fault.startswith(line)
+    assert done.run_dirs == []
+
+
 @pytest.fixture
 def authority() -> trustme.CA:
     return trustme.CA()
@@ -84,21 +92,45 @@ def proxy(stack: Stack, authority: trustme.CA) -> Iterator[TlsProxy]:
         yield running
 
 
+@pytest.mark.parametrize("way", ["api", "token"])
 def test_a_burst_over_wss(
-    burst: Callable[..., Finished], stack: Stack, proxy: TlsProxy, authority: trustme.CA, tmp_path: Path
+    burst: Callable[..., Finished],
+    stack: Stack,
+    proxy: TlsProxy,
+    authority: trustme.CA,
+    tmp_path: Path,
+    way: str,
 ) -> None:
+    """By ``api`` the first write is an HTTP request, by ``token`` a WebSocket's."""
     pem = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(str(pem))
     url = f"wss://localhost:{proxy.port}/"
-    done = burst(5, env={**stack.env(), "LIVEKIT_URL": url, "SSL_CERT_FILE": str(pem)})
+    done = burst(5, "--dispatch", way, env={**stack.env(), "LIVEKIT_URL": url, "SSL_CERT_FILE": str(pem)})
     assert (done.code, done.outcomes) == (0, {"ok": 5}), done.stdout + done.stderr
+    assert done.summary["start_error_ms"]["n"] == 5
     assert done.summary["start_error_ms"]["p99"] < 50
+    assert not any("rearmed" in record["findings"] for record in done.records)
 
 
 def test_a_certificate_that_is_not_trusted(
     burst: Callable[..., Finished], stack: Stack, proxy: TlsProxy
 ) -> None:
     done = burst(5, env={**stack.env(), "LIVEKIT_URL": f"wss://localhost:{proxy.port}"})
-    assert done.code == 12
-    (fault,) = [line for line in done.stderr.splitlines() if line.startswith("lk-users:")]
-    assert "certificate not trusted" in fault
+    assert_refused(done, f"lk-users: LIVEKIT_URL wss://localhost:{proxy.port}: certificate not trusted (")
+
+
+def test_a_certificate_for_another_name(
+    burst: Callable[..., Finished], stack: Stack, proxy: TlsProxy, authority: trustme.CA, tmp_path: Path
+) -> None:
+    pem = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(pem))
+    url = f"wss://127.0.0.1:{proxy.port}"
+    done = burst(5, env={**stack.env(), "LIVEKIT_URL": url, "SSL_CERT_FILE": str(pem)})
+    assert_refused(done, f"lk-users: LIVEKIT_URL {url}: certificate not trusted (IP address mismatch")
+
+
+def test_wss_to_a_server_without_tls(burst: Callable[..., Finished], stack: Stack) -> None:
+    url = stack.env()["LIVEKIT_URL"].replace("ws://", "wss://")
+    assert_refused(
+        burst(5, env={**stack.env(), "LIVEKIT_URL": url}), f"lk-users: LIVEKIT_URL {url}: TLS failed ("
+    )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conftest import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,9 +66,7 @@ class Ui:
 
 @pytest.fixture
 def ui(start: Callable[..., Running]) -> Ui:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     running = start("--web-host", "127.0.0.1", "--web-port", str(port), headless=False)
     made = Ui(running, port)
     made.wait_until_up()
