@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from lk_users.clock import Clock
 
 TLS_TIMEOUT_S = 10.0
+# How long a connection that was hung up waits for the server to close it.
+LINGER_S = 2.0
 # An answer's body beyond this is not one of ours; its connection is cut rather than its bytes kept.
 MAX_BODY_BYTES = 1 << 20
 
@@ -174,6 +176,8 @@ class Armed(asyncio.Protocol):
             self.cut(ConnectionCut(connection_cause(exc)))
 
     def data_received(self, data: bytes) -> None:
+        if self.closed:
+            return
         if self._shaken is not None and not self._shaken.done():
             self._shake_on(data)
             return
@@ -344,10 +348,19 @@ class ArmedSocket(Armed):
             self.write(self._ws.send(BytesMessage(data=data)))
 
     def hang_up(self) -> None:
-        """Close with a close frame."""
-        if self._open:
-            self._open = False
-            self.write(self._ws.send(CloseConnection(code=1000)))
+        """Close with a close frame, and let the server close the connection.
+
+        Closed at once, a write of the server that is under way fails, and livekit-server then drops the
+        connection, and with it a leave that it has not read yet.
+        """
+        if not self._open or self._transport is None:
+            self.close()
+            return
+        self._open = False
+        self.write(self._ws.send(CloseConnection(code=1000)))
+        transport = self._transport
+        asyncio.get_running_loop().call_later(LINGER_S, transport.close)
+        self._transport = None
         self.close()
 
     def received(self, data: bytes) -> None:

@@ -12,7 +12,7 @@ from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping
 
 from lk_users.clock import NS_PER_S
 from lk_users.errors import ConnectionCut, HttpError, UpgradeRefused, WireError
-from lk_users.wire.armed import MAX_BODY_BYTES, Armed, ArmedRequest, ArmedSocket
+from lk_users.wire.armed import LINGER_S, MAX_BODY_BYTES, Armed, ArmedRequest, ArmedSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -536,6 +536,9 @@ def test_hanging_up_says_so_and_is_no_loss() -> None:
         (event,) = server.events()
         assert isinstance(event, CloseConnection)
         assert event.code == 1000
+        # The server reads what was said last, and closes; only if it does not, we do.
+        assert one.wire.ended == ""
+        await asyncio.sleep(LINGER_S + 0.1)
 
     one = bench(work)
     assert one.told == ["opened"]
