@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lk_users.health import LagMeter
     from lk_users.plan import PlannedSession, Share
     from lk_users.record import Mark, Record
+    from lk_users.session import SessionObserver
     from lk_users.settings import Settings
     from lk_users.wire.api import Api
 
@@ -78,26 +79,47 @@ class Meters:
         return (("asyncio", self.asyncio), ("gevent", self.gevent))
 
 
+@dataclass(frozen=True)
+class Stage:
+    """What every session of a process has around it in one run, and how each of them ends."""
+
+    run_id: str
+    settings: Settings
+    worker: Worker
+    clock: Clock
+    meters: Meters
+    reporter: Reporter
+    make_engine: Callable[[PlannedSession, EngineListener], Engine]
+
+    def session(self, item: PlannedSession, server_clock: ServerClock, observer: SessionObserver) -> Session:
+        return Session(item, self.settings, self.clock, server_clock, observer, self.make_engine)
+
+    def record(self, session: Session, view: ServerView | None = None, lag_ns: int = 0) -> Record:
+        """Provisional without ``view``: before the server was asked."""
+        return session.record(self.run_id, self.worker.name, self.worker.region, view, lag_ns)
+
+    async def end(self, ended: Sequence[Session], api: Api | None) -> dict[Session, ServerView]:
+        """Read what the API says of the sessions, leave their rooms, delete those.
+
+        ``api``: None where there is nothing to ask (engine ``idle``).
+        """
+        views = await _read_all(ended, self.settings, api)
+        await _bounded((session.close() for session in ended), BUILD_CONCURRENCY)
+        if api is not None:
+            await asyncio.sleep(AGENT_LEAVE_S)
+            await _bounded((_delete(api, session) for session in ended), BUILD_CONCURRENCY)
+        return views
+
+
 class Burst:
     """One worker's share of one burst."""
 
-    def __init__(
-        self,
-        share: Share,
-        settings: Settings,
-        worker: Worker,
-        clock: Clock,
-        meters: Meters,
-        reporter: Reporter,
-        make_engine: Callable[[PlannedSession, EngineListener], Engine],
-    ) -> None:
+    def __init__(self, share: Share, stage: Stage) -> None:
         self.share = share
-        self._settings = settings
-        self._worker = worker
-        self._clock = clock
-        self._meters = meters
-        self._reporter = reporter
-        self._server_clock = ServerClock()
+        self._stage = stage
+        self._clock = stage.clock
+        self._meters = stage.meters
+        self._reporter = stage.reporter
         self._undecided = share.count
         self._t0_ns = 0
         self._last_decided_ns = 0
@@ -107,9 +129,10 @@ class Burst:
         self._records = 0
         self._timers: list[asyncio.TimerHandle] = []
         self._gc_was_on = gc.isenabled()
+        server_clock = ServerClock()
         self.sessions = [
-            Session(item, settings, clock, self._server_clock, self, make_engine)
-            for item in sessions(share, settings, worker.region)
+            stage.session(item, server_clock, self)
+            for item in sessions(share, stage.settings, stage.worker.region)
         ]
 
     async def build(self) -> None:
@@ -140,22 +163,13 @@ class Burst:
         self._restore_gc()
 
     async def collect(self, api: Api | None) -> None:
-        """After the burst is decided everywhere: read, leave, delete, and report the final records.
-
-        ``api``: None where there is nothing to ask (engine ``idle``).
-        """
+        """After the burst is decided everywhere: end the sessions, and report the final records."""
         self._restore_gc()
         before_s = time.process_time()
-        views = await _read_all(self.sessions, self._settings, api)
-        await _bounded((session.close() for session in self.sessions), BUILD_CONCURRENCY)
-        if api is not None:
-            await asyncio.sleep(AGENT_LEAVE_S)
-            await _bounded((_delete(api, session) for session in self.sessions), BUILD_CONCURRENCY)
+        views = await self._stage.end(self.sessions, api)
         self._read_cpu_s = time.process_time() - before_s
         for session, lag_ns in zip(self.sessions, self._lags_ns(), strict=True):
-            record = session.record(
-                self.share.run_id, self._worker.name, self._worker.region, views.get(session), lag_ns
-            )
+            record = self._stage.record(session, views.get(session), lag_ns)
             self._records += 1
             self._reporter.recorded(record)
 
@@ -163,8 +177,8 @@ class Burst:
         """This process's last word on the burst."""
         start_ns, end_ns = self._t0_ns - NS_PER_S, self._last_decided_ns
         return Trailer(
-            worker=self._worker.name,
-            region=self._worker.region,
+            worker=self._stage.worker.name,
+            region=self._stage.worker.region,
             burst=self.share.burst,
             intended=self.share.count,
             recorded=self._records,
@@ -184,8 +198,7 @@ class Burst:
         self._reporter.marked(session, mark, at_ns)
 
     def decided(self, session: Session) -> None:
-        record = session.record(self.share.run_id, self._worker.name, self._worker.region, None, 0)
-        self._reporter.decided(session, record)
+        self._reporter.decided(session, self._stage.record(session))
         self._undecided -= 1
         if self._undecided == 0:
             self._last_decided_ns = self._clock.monotonic_ns()
@@ -224,52 +237,31 @@ class Burst:
 class FreeUsers:
     """``--release free``: each user starts when it is told to, and cleans up for itself."""
 
-    def __init__(
-        self,
-        run_id: str,
-        settings: Settings,
-        worker: Worker,
-        clock: Clock,
-        meters: Meters,
-        reporter: Reporter,
-        make_engine: Callable[[PlannedSession, EngineListener], Engine],
-        api: Api | None,
-    ) -> None:
-        self._run_id = run_id
-        self._settings = settings
-        self._worker = worker
-        self._clock = clock
-        self._meters = meters
-        self._reporter = reporter
-        self._make_engine = make_engine
+    def __init__(self, stage: Stage, api: Api | None) -> None:
+        self._stage = stage
         self._api = api
         self._server_clock = ServerClock()
         self._waiting: dict[Session, asyncio.Event] = {}
 
     async def run(self, ordinal: int) -> Record:
         """One session, start to clean-up."""
-        item = planned(self._run_id, 0, ordinal, self._settings, self._worker.region)
-        session = Session(item, self._settings, self._clock, self._server_clock, self, self._make_engine)
+        stage = self._stage
+        item = planned(stage.run_id, 0, ordinal, stage.settings, stage.worker.region)
+        session = stage.session(item, self._server_clock, self)
         done = self._waiting[session] = asyncio.Event()
         try:
             await session.build()
-            session.announce(self._clock.monotonic_ns(), self._clock.wall_ns())
+            session.announce(stage.clock.monotonic_ns(), stage.clock.wall_ns())
             session.fire()
             session.fired(asyncio.get_running_loop())
             await done.wait()
         finally:
             del self._waiting[session]
-        views = await _read_all([session], self._settings, self._api)
-        await session.close()
-        if self._api is not None:
-            await asyncio.sleep(AGENT_LEAVE_S)
-            await _delete(self._api, session)
+        views = await stage.end([session], self._api)
         end_ns = session.intended_ns + (session.decided_ns or 0)
-        lag_ns = max(meter.largest_ns(session.intended_ns, end_ns) for _, meter in self._meters.named())
-        record = session.record(
-            self._run_id, self._worker.name, self._worker.region, views.get(session), lag_ns
-        )
-        self._reporter.recorded(record)
+        lag_ns = max(meter.largest_ns(session.intended_ns, end_ns) for _, meter in stage.meters.named())
+        record = stage.record(session, views.get(session), lag_ns)
+        stage.reporter.recorded(record)
         return record
 
     def cancel(self, cause: str) -> None:
@@ -278,11 +270,10 @@ class FreeUsers:
             session.cancel(cause)
 
     def marked(self, session: Session, mark: Mark, at_ns: int) -> None:
-        self._reporter.marked(session, mark, at_ns)
+        self._stage.reporter.marked(session, mark, at_ns)
 
     def decided(self, session: Session) -> None:
-        record = session.record(self._run_id, self._worker.name, self._worker.region, None, 0)
-        self._reporter.decided(session, record)
+        self._stage.reporter.decided(session, self._stage.record(session))
         if session in self._waiting:
             self._waiting[session].set()
 

@@ -6,6 +6,7 @@ network or stay in this process is the wiring's business.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import resource
 import sys
@@ -27,7 +28,7 @@ from lk_users.barrier import (
     Release,
     WorkerBarrier,
 )
-from lk_users.burst import Burst, FreeUsers, Worker
+from lk_users.burst import Burst, FreeUsers, Stage, Worker
 from lk_users.clock import NS_PER_MS, PingEstimator, SystemClock
 from lk_users.engines.idle import IdleEngine
 from lk_users.engines.listen import ListenEngine, Surroundings
@@ -43,7 +44,6 @@ from lk_users.wire.seams import SharedCertificate, host_addresses
 from lk_users.wire.signalling import Pinger, SignalPath
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Mapping
 
     from lk_users.engines.port import Engine, EngineListener
@@ -170,8 +170,7 @@ class WorkerSide:
         gevent.killall(self._greenlets, block=False)
         if self._ground is not None:
             ground, self._ground = self._ground, None
-            ground_close = _close_ground(ground)
-            self._runtime.call(ground_close)
+            self._runtime.call(_close_ground(ground))
         if self._journal is not None:
             self._journal.close()
 
@@ -241,16 +240,21 @@ class WorkerSide:
 
     async def _make_burst(self, share: Share) -> Burst:
         """On the loop: peer connections belong to the loop that is running when they are made."""
-        return Burst(
-            share, self.settings, self.worker, self._clock, self._runtime.meters, self, self._make_engine
-        )
+        return Burst(share, self._stage(share.run_id))
 
     def _begin_free(self, share: Share) -> None:
-        self._free = FreeUsers(
-            share.run_id, self.settings, self.worker, self._clock, self._runtime.meters, self,
-            self._make_engine, self._ground.api if self._ground is not None else None,
-        )  # fmt: skip
+        self._free = FreeUsers(self._stage(share.run_id), self._api)
         self._started.set()
+
+    def _stage(self, run_id: str) -> Stage:
+        return Stage(
+            run_id, self.settings, self.worker, self._clock, self._runtime.meters, self, self._make_engine
+        )
+
+    @property
+    def _api(self) -> Api | None:
+        """None where nothing is asked: engine ``idle``."""
+        return self._ground.api if self._ground is not None else None
 
     def _make_engine(self, item: PlannedSession, listener: EngineListener) -> Engine:
         if self.settings.engine == "idle":
@@ -290,8 +294,7 @@ class WorkerSide:
                 gevent.sleep(0.05)
             trailer = self._free_trailer()
         elif self._burst is not None:
-            api = self._ground.api if self._ground is not None else None
-            self._runtime.call(self._burst.collect(api))
+            self._runtime.call(self._burst.collect(self._api))
             offset_ms, uncertainty_ms = self._offset_ms()
             trailer = self._burst.trailer(offset_ms, uncertainty_ms, _peak_rss_mb())
         else:
@@ -392,8 +395,6 @@ async def _break_ground(
     target: Target, endpoint: Endpoint, settings: Settings, path: SignalPath | None = None
 ) -> Ground:
     """What all sessions of this process share. Raises WireError where the target can't be asked."""
-    import asyncio
-
     clock = SystemClock()
     keys = Keys(target.key, target.secret)
     api = Api(target.http_url, keys, settings.api_budget_per_minute)

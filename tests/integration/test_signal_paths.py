@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 
-from lk_users.burst import Burst, Meters, Worker
+from lk_users.burst import Burst, Meters, Stage, Worker
 from lk_users.clock import NS_PER_S, SystemClock
 from lk_users.engines.listen import ListenEngine, Surroundings
 from lk_users.health import LagMeter
@@ -63,11 +63,12 @@ async def burst(target: Target, path: SignalPath) -> list[Record]:
         pinger=pinger,
         certificate=SharedCertificate.generateCertificate(),
     )
-    share = Share(f"paths-{uuid.uuid4().hex[:8]}", 1, 0, USERS, USERS)
-    made = Burst(
-        share, settings, Worker("w", "local"), clock, Meters(LagMeter(), LagMeter()), kept,
+    run_id = f"paths-{uuid.uuid4().hex[:8]}"
+    stage = Stage(
+        run_id, settings, Worker("w", "local"), clock, Meters(LagMeter(), LagMeter()), kept,
         lambda item, listener: ListenEngine(item, settings, around, listener),
     )  # fmt: skip
+    made = Burst(Share(run_id, 1, 0, USERS, USERS), stage)
     await made.build()
     made.announce(clock.monotonic_ns() + NS_PER_S // 2, clock.wall_ns() + NS_PER_S // 2)
     await asyncio.wait_for(kept.over.wait(), 30)

@@ -11,7 +11,16 @@ import virtual as v
 from builders import RUN_ID, settings
 
 from lk_users import burst as burst_module
-from lk_users.burst import BUILD_CONCURRENCY, JOBS_LATE_S, READ_AGAIN_S, Burst, FreeUsers, Meters, Worker
+from lk_users.burst import (
+    BUILD_CONCURRENCY,
+    JOBS_LATE_S,
+    READ_AGAIN_S,
+    Burst,
+    FreeUsers,
+    Meters,
+    Stage,
+    Worker,
+)
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.errors import ConnectionCut, HttpError
 from lk_users.evidence import DispatchView, JobView
@@ -99,9 +108,10 @@ class Bench:
     def __post_init__(self) -> None:
         self.settings = settings(max(1, self.users), **self.options)
         share = Share(RUN_ID, 1, 0, self.users, self.users)
-        self.burst = Burst(
-            share, self.settings, Worker("w1", "eu"), self.clock, self.meters, self, self.make_engine
+        self.stage = Stage(
+            RUN_ID, self.settings, Worker("w1", "eu"), self.clock, self.meters, self, self.make_engine
         )
+        self.burst = Burst(share, self.stage)
 
     def make_engine(self, item: PlannedSession, listener: EngineListener) -> v.FakeEngine:
         engine = v.FakeEngine(
@@ -464,9 +474,7 @@ def free(
 ) -> Bench:
     async def both(one: Bench) -> None:
         api: Api | None = api_of(one.clock) if api_of is not None else None
-        users = FreeUsers(
-            RUN_ID, one.settings, Worker("w1", "eu"), one.clock, one.meters, one, one.make_engine, api
-        )
+        users = FreeUsers(one.stage, api)
         await work(users, one)
 
     return bench(both, users=0, options={"release": "free"}, **changes)
