@@ -28,7 +28,7 @@ from lk_users.plan import Share, offset_ns, shares
 from lk_users.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from lk_users.settings import Settings
 
@@ -119,6 +119,10 @@ class _WorkerState:
     @property
     def waited_for(self) -> bool:
         return self.share is not None and self.share.count > 0 and not self.lost
+
+    @property
+    def undecided(self) -> bool:
+        return self.share is not None and self.decided < self.share.count
 
 
 @dataclass
@@ -246,7 +250,7 @@ class MasterBarrier:
             late = [name for name, worker in self.workers.items() if worker.waited_for and not worker.built]
             return self.cancel(f"not built in time: {', '.join(late)}", now_ns)
         if self.state is State.RUNNING:
-            return self._give_up(lambda worker: worker.decided < (worker.share or _NONE).count, now_ns)
+            return self._give_up(lambda worker: worker.undecided, now_ns)
         if self.state is State.COLLECTING:
             return self._give_up(lambda worker: not worker.trailed, now_ns)
         if self.state is State.RESTING:
@@ -260,7 +264,7 @@ class MasterBarrier:
         workers = self.workers.values()
         return {
             "parked": sum(worker.parked for worker in workers),
-            "total": sum((worker.share or _NONE).count for worker in workers),
+            "total": sum(worker.share.count for worker in workers if worker.share is not None),
             "decided": sum(worker.decided for worker in workers),
             "welcomed": sum(worker.welcomed for worker in workers),
             "failed": sum(worker.failed for worker in workers),
@@ -315,12 +319,9 @@ class MasterBarrier:
     def _all_decided(self, now_ns: int) -> list[Action]:
         if self.state is not State.RUNNING or self._free:
             return []
-        open_workers = [
-            worker
-            for worker in self.workers.values()
-            if worker.waited_for and worker.decided < (worker.share or _NONE).count
-        ]
-        return [] if open_workers else self._collect(now_ns)
+        if any(worker.waited_for and worker.undecided for worker in self.workers.values()):
+            return []
+        return self._collect(now_ns)
 
     def _collect(self, now_ns: int) -> list[Action]:
         self.state = State.COLLECTING
@@ -345,7 +346,7 @@ class MasterBarrier:
         self._deadline_ns = now_ns + max(rest_ns, NS_PER_MS)
         return []
 
-    def _give_up(self, late: Any, now_ns: int) -> list[Action]:
+    def _give_up(self, late: Callable[[_WorkerState], bool], now_ns: int) -> list[Action]:
         actions: list[Action] = []
         for name, worker in list(self.workers.items()):
             if worker.waited_for and late(worker):
@@ -356,9 +357,6 @@ class MasterBarrier:
         self.state = State.OVER
         self._deadline_ns = None
         return [Send(Kind.FINISH, {"run": self.run_id}), RunOver()]
-
-
-_NONE = Share("", 0, 0, 0, 0)
 
 
 class WorkerStep(enum.StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lk_users.errors import HttpError, Refused, WireError
+from lk_users.errors import Refused, WireError
 from lk_users.report.folder import RunInfo, merge
 from lk_users.wire.api import Api, Keys
 
@@ -50,7 +50,7 @@ async def delete_open_rooms(names: list[str], target: Target, budget_per_minute:
                     deleted += 1
                 except WireError as exc:
                     failed.append(f"{room}: {exc.cause}")
-    except (WireError, HttpError) as exc:
+    except WireError as exc:
         raise Refused([f"{target.shown_url}: {exc.cause}"]) from exc
     finally:
         await api.close()

@@ -13,6 +13,7 @@ from gevent.event import Event
 
 from lk_users.barrier import Action, Announced, Kind, MasterBarrier, RunOver, Send, State
 from lk_users.clock import NS_PER_S, SystemClock
+from lk_users.health import Trailer
 from lk_users.plan import Share
 from lk_users.record import Record
 from lk_users.report.folder import BurstInfo, RunInfo, WorkerShare, append_reason
@@ -56,13 +57,11 @@ class RunMaster:
         self.run_id = f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
         self.run_dir: Path = process.run_dir / self.run_id
         self.run_dir.mkdir(parents=True)
-        self._region = process.region
         self._send = send
         self._gone = gone
         self._over = over
         self._barrier = MasterBarrier(self.run_id, settings, wall_offset_ns=wall_ns - now_ns)
         self._copies: dict[str, Journal | None] = {}
-        self._reasons_kept = 0
         self._ended = Event()
         self._shown = ""
         RunInfo(
@@ -120,7 +119,8 @@ class RunMaster:
     def judge(self) -> tuple[Judgement, str]:
         """Make the report. The verdict, and the text that ends the run."""
         self._greenlet.kill(block=False)
-        self._keep_reasons()
+        for reason in self._barrier.reasons:
+            append_reason(self.run_dir, reason)
         for journal in self._copies.values():
             if journal is not None:
                 journal.close()
@@ -172,8 +172,6 @@ class RunMaster:
                 journal.record(record)
 
     def _keep_trailer(self, worker: str, data: Mapping[str, Any]) -> None:
-        from lk_users.health import Trailer
-
         journal = self._copy(worker)
         if journal is not None:
             journal.trailer(Trailer.from_dict(dict(data)))
@@ -184,11 +182,6 @@ class RunMaster:
             region = self._barrier.workers[worker].region if worker in self._barrier.workers else ""
             self._copies[worker] = None if exists else Journal(self.run_dir, worker, region)
         return self._copies[worker]
-
-    def _keep_reasons(self) -> None:
-        for reason in self._barrier.reasons[self._reasons_kept :]:
-            append_reason(self.run_dir, reason)
-        self._reasons_kept = len(self._barrier.reasons)
 
     def _show(self) -> None:
         """One line that people watch; only when it changed."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lk_users.clock import NS_PER_S
+from lk_users.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,6 +81,27 @@ def planned(run_id: str, burst: int, ordinal: int, settings: Settings, region: s
         metadata=settings.metadata.render(ordinal, values),
         attributes=settings.attributes.render(ordinal, values),
         room_metadata=settings.room_metadata.render(ordinal, values),
+    )
+
+
+def unrecorded(
+    item: PlannedSession, run_id: str, settings: Settings, worker: str, region: str, intended_wall_ns: int
+) -> Record:
+    """The session's record before anything is known of it. ``intended_wall_ns``: Unix time, 0 if unknown."""
+    return Record(
+        run_id=run_id,
+        session_id=item.session_id,
+        burst=item.burst,
+        ordinal=item.ordinal,
+        worker=worker,
+        region=region,
+        engine=item.engine,
+        agent_name=settings.agent_name,
+        dispatch=settings.dispatch,
+        order=settings.order,
+        room=item.room,
+        intended_wall_ns=intended_wall_ns,
+        deadline_ns=round(settings.session_timeout_s * NS_PER_S),
     )
 
 

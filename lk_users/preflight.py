@@ -35,9 +35,9 @@ def read_settings(options: Mapping[str, Any], users: int, target: Target | None)
     """The run's settings, SLOs and all. Raises Refused with every fault. ``target``: None if not known."""
     faults: list[str] = []
     cloud = target is not None and target.cloud
-    settings = _collect(lambda: Settings.from_options(options, users, cloud=cloud), faults)
+    settings = collect(lambda: Settings.from_options(options, users, cloud=cloud), faults)
     text = str(options.get("slo") or "")
-    _collect(lambda: slo.parse(text), faults)
+    collect(lambda: slo.parse(text), faults)
     if faults or settings is None:
         raise Refused(faults)
     return settings
@@ -46,8 +46,8 @@ def read_settings(options: Mapping[str, Any], users: int, target: Target | None)
 def read_process(options: Mapping[str, Any]) -> tuple[ProcessSettings, Target]:
     """What this process needs of its own. Raises Refused with every fault."""
     faults: list[str] = []
-    process = _collect(lambda: ProcessSettings.from_options(options), faults)
-    target = _collect(Target.from_environment, faults)
+    process = collect(lambda: ProcessSettings.from_options(options), faults)
+    target = collect(Target.from_environment, faults)
     if target is not None and target.cloud and process is not None and not process.allow_cloud:
         faults.append(
             f"{target.shown_url}: LiveKit Cloud bills agent minutes and connection minutes of every session, "
@@ -64,7 +64,7 @@ def raise_handle_limit(sessions: int) -> None:
     needed = sessions * HANDLES_PER_SESSION + HANDLES_BESIDE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
-    if hard not in (unlimited,) and hard < needed:
+    if hard != unlimited and hard < needed:
         raise Refused(
             [
                 f"too few file handles: {sessions} sessions in one process need {needed}, the hard limit is "
@@ -104,7 +104,8 @@ async def _ask(target: Target) -> None:
         await api.close()
 
 
-def _collect(read: Callable[[], _T], faults: list[str]) -> _T | None:
+def collect(read: Callable[[], _T], faults: list[str]) -> _T | None:
+    """What ``read`` gives; None where it refuses, its faults then added to ``faults``."""
     try:
         return read()
     except Refused as exc:

@@ -19,7 +19,7 @@ import gevent.monkey
 from gevent.event import AsyncResult, Event
 
 from lk_users.burst import Meters
-from lk_users.clock import SystemClock
+from lk_users.clock import NS_PER_S, SystemClock
 from lk_users.health import LAG_INTERVAL_NS, LagMeter
 from lk_users.wire.seams import quiet_logs
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 WAKE_S = 0.02
 # The first ones tell what is wrong; hundreds of the same would only bury it.
 SURPRISES_LOGGED = 10
-LAG_INTERVAL_S = LAG_INTERVAL_NS / 1_000_000_000
+LAG_INTERVAL_S = LAG_INTERVAL_NS / NS_PER_S
 
 
 class Runtime:
@@ -91,11 +91,6 @@ class Runtime:
 
         self.loop.call_soon_threadsafe(begin)
         return done.get()  # type: ignore[no-any-return]
-
-    def spawn(self, coroutine: Coroutine[Any, Any, T], done: Callable[[asyncio.Task[T]], None]) -> None:
-        """Run a coroutine on the loop; ``done`` is called with its task, in a greenlet."""
-        finish = lambda task: self.post(lambda: done(task))  # noqa: E731
-        self.loop.call_soon_threadsafe(lambda: self.loop.create_task(coroutine).add_done_callback(finish))
 
     def on_loop(self, function: Callable[..., object], *args: object) -> None:
         """Call a function on the loop, soon."""

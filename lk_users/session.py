@@ -10,6 +10,7 @@ after all sessions of the burst have fired.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lk_users.classify import WELCOME_MARK, classify
@@ -17,7 +18,8 @@ from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock
 from lk_users.errors import HttpError, WireError
 from lk_users.evidence import NEVER_NS, Observation, Sighting
 from lk_users.outcome import Finding
-from lk_users.record import Mark, Record
+from lk_users.plan import unrecorded
+from lk_users.record import Mark
 from lk_users.steps import Event, Transaction
 from lk_users.wire.text_stream import CHAT, TRANSCRIPTION
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from lk_users.engines.port import Engine, EngineListener
     from lk_users.evidence import DispatchView, ParticipantView, ServerView
     from lk_users.plan import PlannedSession
+    from lk_users.record import Record
     from lk_users.settings import Settings
     from lk_users.wire.text_stream import TextPiece
 
@@ -73,7 +76,6 @@ class Session:
         self._join_written_ns = 0
         self._marks: dict[str, int] = {}
         self._sightings: dict[str, Sighting] = {}
-        self._states: dict[str, str] = {}
         self._text_ns: dict[str, int] = {}
         self._failure: tuple[Finding, str] | None = None
         self._failure_status = 0
@@ -266,22 +268,10 @@ class Session:
         job = own.jobs[-1] if own is not None and own.jobs else None
         agent = seen.named[0] if seen.named else None
         joined = self._agent_joined()
-        settings, planned = self._settings, self.planned
-        return Record(
-            run_id=run_id,
-            session_id=planned.session_id,
-            burst=planned.burst,
-            ordinal=planned.ordinal,
-            worker=worker,
-            region=region,
-            engine=planned.engine,
-            agent_name=settings.agent_name,
-            dispatch=settings.dispatch,
-            order=settings.order,
-            room=planned.room,
-            intended_wall_ns=self._intended_wall_ns,
+        base = unrecorded(self.planned, run_id, self._settings, worker, region, self._intended_wall_ns)
+        return replace(
+            base,
             decided_ns=self.decided_ns or 0,
-            deadline_ns=round(settings.session_timeout_s * NS_PER_S),
             marks_ns={mark: seen.marks_ns[mark] for mark in Mark if mark in seen.marks_ns},
             joined_uncertainty_ns=joined[1] if joined is not None else 0,
             created_at_ns=own.created_at_ns if own is not None else 0,

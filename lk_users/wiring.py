@@ -174,19 +174,12 @@ class Wiring:
 
     def _checked(self, options: Mapping[str, Any]) -> tuple[ProcessSettings, Target]:
         faults: list[str] = []
-        headless = bool(options.get("headless")) and self._leads
-        checked = None
-        try:
-            checked = preflight.read_process(options)
-        except Refused as exc:
-            faults += exc.faults
+        checked = preflight.collect(lambda: preflight.read_process(options), faults)
         users = options.get("num_users")
         users = 1 if users is None else int(users)
-        if headless:
-            try:
-                preflight.read_settings(options, users, checked[1] if checked else None)
-            except Refused as exc:
-                faults += exc.faults
+        if options.get("headless") and self._leads:
+            target = checked[1] if checked else None
+            preflight.collect(lambda: preflight.read_settings(options, users, target), faults)
         if faults or checked is None:
             raise Refused(faults)
         processes = max(1, int(options.get("processes") or 1))
@@ -249,25 +242,20 @@ class Wiring:
         if self._closing:
             return
         self._closing = True
-        if self.run is not None:
-            run, self.run = self.run, None
+        run = self.run
+        if run is not None:
             if not run.is_over:
-                self.run = run  # messages still come
-                self._let_free_users_end()
+                if run.settings.release == "free":
+                    # Who is in mid-session gets Locust's --stop-timeout to end it.
+                    gevent.sleep(float(self._environment.stop_timeout or 0.0))
                 run.cancel(cause)
                 run.wait(run.settings.trailer_timeout_s + END_PATIENCE_S)
-                self.run = None
+            self.run = None
             self._judge(run)
         elif self.worker is not None:
             self.worker.stop(cause, END_PATIENCE_S)
         if self.worker is not None:
             self.worker.close()
-
-    def _let_free_users_end(self) -> None:
-        """Free users that are in mid-session get Locust's ``--stop-timeout`` to end it."""
-        assert self.run is not None
-        if self.run.settings.release == "free":
-            gevent.sleep(float(self._environment.stop_timeout or 0.0))
 
     def _judge(self, run: RunMaster) -> None:
         judgement, text = run.judge()

@@ -18,14 +18,13 @@ import contextlib
 import json
 import os
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from lk_users.clock import NS_PER_S
 from lk_users.errors import RecordError, Refused
 from lk_users.health import Trailer
 from lk_users.outcome import Finding
-from lk_users.plan import Share, offset_ns, planned
+from lk_users.plan import Share, offset_ns, planned, unrecorded
 from lk_users.record import Record, build
 from lk_users.settings import Settings
 from lk_users.sinks.jsonl import DECIDED, RECORD, SHARE, TRAILER, WORKERS_DIR
@@ -298,20 +297,9 @@ def _lost(
     info: RunInfo, settings: Settings, burst: int, ordinal: int, worker: str, region: str, zero_ns: int
 ) -> Record:
     """The record of a session of which its worker sent none."""
-    plan = planned(info.run_id, burst, ordinal, settings, region)
-    return Record(
-        run_id=info.run_id,
-        session_id=plan.session_id,
-        burst=burst,
-        ordinal=ordinal,
-        worker=worker,
-        region=region,
-        engine=plan.engine,
-        agent_name=settings.agent_name,
-        dispatch=settings.dispatch,
-        order=settings.order,
-        room=plan.room,
-        intended_wall_ns=zero_ns + plan.offset_ns if zero_ns else 0,
-        deadline_ns=round(settings.session_timeout_s * NS_PER_S),
+    item = planned(info.run_id, burst, ordinal, settings, region)
+    wall_ns = zero_ns + item.offset_ns if zero_ns else 0
+    return replace(
+        unrecorded(item, info.run_id, settings, worker, region, wall_ns),
         findings={Finding.GENERATOR_LOST.value: f"its worker {worker} sent no record"},
     )

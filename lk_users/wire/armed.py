@@ -31,7 +31,7 @@ from lk_users.errors import ConnectionCut, HttpError, UpgradeRefused, WireError
 from lk_users.wire.tls import TlsPipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from lk_users.clock import Clock
 
@@ -92,6 +92,11 @@ def connection_cause(exc: BaseException | None) -> str:
     if isinstance(exc, TimeoutError):
         return "connection timed out"
     return str(getattr(exc, "strerror", None) or exc)
+
+
+def _retry_after(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The Retry-After header, empty if there is none; both parsers give names in lower case."""
+    return next((bytes(value).decode("latin-1") for name, value in headers if name == b"retry-after"), "")
 
 
 class Armed(asyncio.Protocol):
@@ -286,8 +291,7 @@ class ArmedRequest(Armed):
             event = self._http.next_event()
             if isinstance(event, h11.Response):
                 self._status = event.status_code
-                headers = {bytes(name): bytes(value) for name, value in event.headers}
-                self._retry_after = headers.get(b"retry-after", b"").decode("latin-1")
+                self._retry_after = _retry_after(event.headers)
             elif isinstance(event, h11.Data):
                 self._body += event.data
                 if len(self._body) > MAX_BODY_BYTES:
@@ -400,11 +404,10 @@ class ArmedSocket(Armed):
 
     def _refusal(self) -> WireError:
         assert self._rejected is not None
-        headers = {bytes(name): bytes(value) for name, value in self._rejected.headers}
         return UpgradeRefused(
             self._rejected.status_code,
             self._body[:200].decode("utf-8", "replace").strip(),
-            headers.get(b"retry-after", b"").decode("latin-1"),
+            _retry_after(self._rejected.headers),
         )
 
     def _end(self, error: WireError) -> None:
