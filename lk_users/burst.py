@@ -23,7 +23,7 @@ from lk_users.plan import planned, sessions
 from lk_users.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from lk_users.clock import Clock
     from lk_users.engines.port import Engine, EngineListener
@@ -98,12 +98,14 @@ class Stage:
         """Provisional without ``view``: before the server was asked."""
         return session.record(self.run_id, self.worker.name, self.worker.region, view, lag_ns)
 
-    async def end(self, ended: Sequence[Session], api: Api | None) -> dict[Session, ServerView]:
+    async def end(
+        self, ended: Sequence[Session], api: Api | None, earlier: Mapping[Session, ServerView]
+    ) -> dict[Session, ServerView]:
         """Read what the API says of the sessions, leave their rooms, delete those.
 
-        ``api``: None where there is nothing to ask (engine ``idle``).
+        ``api``: None where there is nothing to ask (engine ``idle``). ``earlier``: what it said before.
         """
-        views = await _read_all(ended, self.settings, api)
+        views = await _read_all(ended, self.settings, api, earlier)
         await _bounded((session.close() for session in ended), BUILD_CONCURRENCY)
         if api is not None:
             await asyncio.sleep(AGENT_LEAVE_S)
@@ -129,9 +131,9 @@ class Burst:
         self._records = 0
         self._timers: list[asyncio.TimerHandle] = []
         self._gc_was_on = gc.isenabled()
-        server_clock = ServerClock()
+        self._server_clock = ServerClock()
         self.sessions = [
-            stage.session(item, server_clock, self)
+            stage.session(item, self._server_clock, self)
             for item in sessions(share, stage.settings, stage.worker.region)
         ]
 
@@ -166,7 +168,7 @@ class Burst:
         """After the burst is decided everywhere: end the sessions, and report the final records."""
         self._restore_gc()
         before_s = time.process_time()
-        views = await self._stage.end(self.sessions, api)
+        views = await self._stage.end(self.sessions, api, {})
         self._read_cpu_s = time.process_time() - before_s
         for session, lag_ns in zip(self.sessions, self._lags_ns(), strict=True):
             record = self._stage.record(session, views.get(session), lag_ns)
@@ -192,6 +194,7 @@ class Burst:
             cpu_s=round(self._cpu_s, 3),
             read_cpu_s=round(self._read_cpu_s, 3),
             rss_mb=round(rss_mb, 1),
+            server_clock=self._server_clock.summary(self._clock),
         )
 
     def marked(self, session: Session, mark: Mark, at_ns: int) -> None:
@@ -257,12 +260,16 @@ class FreeUsers:
             await done.wait()
         finally:
             del self._waiting[session]
-        views = await stage.end([session], self._api)
+        views = await stage.end([session], self._api, {})
         end_ns = session.intended_ns + (session.decided_ns or 0)
         lag_ns = max(meter.largest_ns(session.intended_ns, end_ns) for _, meter in stage.meters.named())
         record = stage.record(session, views.get(session), lag_ns)
         stage.reporter.recorded(record)
         return record
+
+    def server_clock(self) -> dict[str, float]:
+        """For the trailer."""
+        return self._server_clock.summary(self._stage.clock)
 
     def cancel(self, cause: str) -> None:
         """End every session that is not decided."""
@@ -279,18 +286,24 @@ class FreeUsers:
 
 
 async def _read_all(
-    burst: Sequence[Session], settings: Settings, api: Api | None
-) -> dict[Session, ServerView]:  # fmt: skip
+    burst: Sequence[Session], settings: Settings, api: Api | None, earlier: Mapping[Session, ServerView]
+) -> dict[Session, ServerView]:
     """What the API says of each session. A server that is gone is asked no more than it takes to see that."""
     if api is None:
         return {}
-    views: dict[Session, ServerView] = {}
+    views = dict(earlier)
     loop = asyncio.get_running_loop()
     started_s = loop.time()
-    open_sessions = list(burst)
+    open_sessions, reads = list(burst), 0
     while open_sessions:
         await _bounded((_read(api, session, views) for session in open_sessions), BUILD_CONCURRENCY)
-        open_sessions = [s for s in open_sessions if _jobs_may_be_late(s, settings, views[s])]
+        reads += 1
+        open_sessions = [
+            session
+            for session in open_sessions
+            if _jobs_may_be_late(session, settings, views[session])
+            or (reads == 1 and session.agent_came_again)
+        ]
         if not open_sessions or loop.time() - started_s > JOBS_LATE_S:
             break
         await asyncio.sleep(READ_AGAIN_S)
@@ -303,13 +316,15 @@ async def _read(api: Api, session: Session, views: dict[Session, ServerView]) ->
         dispatches = await api.dispatches(room)
         participants = None if session.saw_agent else await api.participants(room)
     except WireError as exc:
-        views[session] = ServerView(unread=exc.cause)
+        view = ServerView(unread=exc.cause)
     else:
-        views[session] = ServerView(dispatches, participants)
+        view = ServerView(dispatches, participants)
+    views[session] = view.after(views.get(session))
 
 
 def _jobs_may_be_late(session: Session, settings: Settings, view: ServerView) -> bool:
-    """``jobs`` can stay empty for seconds although the agent is there. Who stops a run will not wait."""
+    """Jobs can be missing for seconds, or lack worker and moment of the offer, although the agent is there.
+    Who stops a run will not wait."""
     seen = session.observation()
     if (
         view.unread
@@ -318,7 +333,7 @@ def _jobs_may_be_late(session: Session, settings: Settings, view: ServerView) ->
     ):
         return False
     own = view.dispatch_of(settings.agent_name, seen.dispatch_id)
-    return own is not None and not own.jobs
+    return own is not None and not any(job.worker_id and job.started_at_ns for job in own.jobs)
 
 
 async def _delete(api: Api, session: Session) -> None:

@@ -6,10 +6,10 @@ never guesses: where the API could not be asked, or may be late, the cause says 
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Final
 
-from lk_users.clock import NS_PER_S
+from lk_users import jobs
+from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.outcome import OUTCOMES, Finding
 from lk_users.record import Mark
 from lk_users.steps import Dispatch, User
@@ -41,7 +41,7 @@ def classify(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
         found.update(_unanswered(seen))
     if not found:
         found.update(_agent(seen, view))
-    found.update(_several_agents(seen))
+    found.update(jobs.several(seen, view))
     found.update(_side_findings(seen, view))
     if not any(finding in OUTCOMES for finding in found):
         found[Finding.OK] = ""
@@ -133,7 +133,12 @@ def _no_agent(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
         return {Finding.NEVER_ASSIGNED: f"no agent came, and the API could not be asked: {view.unread}"}
     for participant in view.participants or ():
         if participant.is_named(seen.agent_name):
-            return {Finding.CLIENT_BLIND: f"the API lists {participant.identity}, the user never saw it"}
+            joined_ns = seen.placed_ns(participant.joined_at_ms * NS_PER_MS)
+            since = f" since {joined_ns / NS_PER_S:.2f} s" if joined_ns is not None else ""
+            return {
+                Finding.CLIENT_BLIND: f"the API lists {participant.identity} ({participant.sid}){since}, "
+                "the user never saw it"
+            }
     own = view.dispatch_of(seen.agent_name, seen.dispatch_id)
     if own is None:
         return {Finding.NEVER_ASSIGNED: "the API lists no such dispatch"}
@@ -151,16 +156,6 @@ def _job_without_agent(own: DispatchView) -> dict[Finding, str]:
     if job.status in ("success", "failed") and not job.participant_identity:
         return {Finding.REJECTED: f"job {job.job_id} ended as {job.status} without an agent{error}"}
     return {Finding.ASSIGNED_NOT_JOINED: f"job {job.job_id} is {job.status} on {job.worker_id}{error}"}
-
-
-def _several_agents(seen: Observation) -> dict[Finding, str]:
-    found = {}
-    for first, second in itertools.combinations(seen.named, 2):
-        if first.overlaps(second) and first.identity != second.identity:
-            found[Finding.DUPLICATE_AGENT] = f"{first.identity} and {second.identity} at once"
-        elif first.identity == second.identity and first.sid != second.sid:
-            found[Finding.AGENT_REJOINED] = f"{first.identity} came back as {second.sid}"
-    return found
 
 
 def _side_findings(seen: Observation, view: ServerView | None) -> dict[Finding, str]:

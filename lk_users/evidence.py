@@ -5,7 +5,7 @@ The rules that turn evidence into findings are in :mod:`lk_users.classify`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class ParticipantView:
     """Sids of its published microphone tracks."""
     disconnect_reason: str = ""
     region: str = ""
+    hosted: bool = False
+    """It runs in LiveKit's own cloud."""
 
     @property
     def on_behalf_of(self) -> str:
@@ -80,6 +82,16 @@ class DispatchView:
 
 
 @dataclass(frozen=True)
+class Offer:
+    """A worker that had a job, and since when (server clock, ns), as some read of the API showed it."""
+
+    dispatch_id: str
+    job_id: str
+    worker_id: str
+    started_at_ns: int
+
+
+@dataclass(frozen=True)
 class ServerView:
     """What the API said after the burst. ``unread``: why it could not be asked; empty if it was."""
 
@@ -87,6 +99,30 @@ class ServerView:
     participants: tuple[ParticipantView, ...] | None = None
     """None: not asked, since the user saw the agent itself."""
     unread: str = ""
+    earlier: tuple[Offer, ...] = ()
+    """What reads before this one showed and this one may not show any more."""
+
+    @property
+    def offers(self) -> tuple[Offer, ...]:
+        """Every worker that was ever seen to have a job, by the moment of its offer."""
+        mine = [
+            Offer(dispatch.dispatch_id, job.job_id, job.worker_id, job.started_at_ns)
+            for dispatch in self.dispatches
+            for job in dispatch.jobs
+            if job.worker_id and job.started_at_ns
+        ]
+        return tuple(sorted({*self.earlier, *mine}, key=lambda offer: (offer.started_at_ns, offer.worker_id)))
+
+    def offers_of(self, job_id: str) -> tuple[Offer, ...]:
+        return tuple(offer for offer in self.offers if offer.job_id == job_id)
+
+    def after(self, earlier: ServerView | None) -> ServerView:
+        """This read with all that ``earlier`` ones showed of jobs; those alone where this one failed."""
+        if earlier is None:
+            return self
+        if self.unread and not earlier.unread:
+            return earlier
+        return replace(self, earlier=earlier.offers)
 
     def dispatch_of(self, agent_name: str, dispatch_id: str) -> DispatchView | None:
         """The session's own dispatch: by id where we know it, else by agent name."""
@@ -106,6 +142,11 @@ class Sighting:
     joined_at_ms: int
     gone_ns: int | None = None
     gone_reason: str = ""
+    region: str = ""
+    hosted: bool = False
+    """It runs in LiveKit's own cloud."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """As first seen."""
 
     def overlaps(self, other: Sighting) -> bool:
         ends_ns = [NEVER_NS if item.gone_ns is None else item.gone_ns for item in (self, other)]
@@ -134,6 +175,14 @@ class Observation:
     decided_ns: int = NEVER_NS
     """What came later is kept, but does not change what had become of the agent."""
     rearmed: bool = False
+    intended_server_ns: int = 0
+    """The intended start on the wall clock of the room's server node; 0: not known."""
+    server_uncertainty_ns: int = 0
+    """How far that can be off either way."""
+
+    def placed_ns(self, stamp_ns: int) -> int | None:
+        """A stamp of the server, from the intended start; None where either is not known."""
+        return stamp_ns - self.intended_server_ns if stamp_ns and self.intended_server_ns else None
 
     @property
     def named(self) -> tuple[Sighting, ...]:

@@ -109,6 +109,8 @@ class Trailer:
     read_cpu_s: float = 0.0
     """CPU of the reads after the burst and of the clean-up."""
     rss_mb: float = 0.0
+    server_clock: dict[str, float] = field(default_factory=dict)
+    """The server's wall clock against ours, as :meth:`lk_users.clock.ServerClock.summary` says it."""
     void: tuple[str, ...] = ()
     """Reasons that only the worker knows, one clear line each."""
 

@@ -29,8 +29,10 @@ A record lists all its findings; its outcome is the first of them in this order 
     ok       ok
 
 Findings that never are an outcome: ``ghost_dispatch`` (the room also asked for an unnamed agent that no
-worker serves), ``bystander_agent`` (another agent in the room), ``lag_in_window`` (our own loop stalled
-while the session ran), ``rearmed`` (its connection was made again at or before T0).
+worker serves), ``bystander_agent`` (another agent in the room), ``double_dispatch`` (the room was asked for
+the agent twice, so that two of it are what was asked for and no duplicate of the target's),
+``lag_in_window`` (our own loop stalled while the session ran), ``rearmed`` (its connection was made again at
+or before T0).
 """
 
 from __future__ import annotations
@@ -76,6 +78,7 @@ class Finding(enum.StrEnum):
 
     GHOST_DISPATCH = "ghost_dispatch"
     BYSTANDER_AGENT = "bystander_agent"
+    DOUBLE_DISPATCH = "double_dispatch"
     LAG_IN_WINDOW = "lag_in_window"
     REARMED = "rearmed"
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lk_users import jobs
 from lk_users.classify import WELCOME_MARK, classify
 from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock
 from lk_users.errors import HttpError, WireError
-from lk_users.evidence import NEVER_NS, Observation, Sighting
+from lk_users.evidence import AGENT_STATE_ATTRIBUTE, NEVER_NS, Observation, Sighting
 from lk_users.outcome import Finding
 from lk_users.plan import unrecorded
 from lk_users.record import Mark
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-    from lk_users.clock import Clock
+    from lk_users.clock import Clock, Offset
     from lk_users.engines.port import Engine, EngineListener
     from lk_users.evidence import DispatchView, ParticipantView, ServerView
     from lk_users.plan import PlannedSession
@@ -74,6 +75,9 @@ class Session:
         self._intended_wall_ns = 0
         self._fired_ns = 0
         self._join_written_ns = 0
+        self._dispatch_written_ns = 0
+        self._created: tuple[int, int, int] | None = None
+        self._node: str | None = None
         self._marks: dict[str, int] = {}
         self._sightings: dict[str, Sighting] = {}
         self._text_ns: dict[str, int] = {}
@@ -109,7 +113,7 @@ class Session:
         if self._failure is not None or self.decided_ns is not None:
             return
         if self._settings.order == "dispatch-first":
-            self._fired_ns = self.engine.dispatch()
+            self._fired_ns = self._dispatch_written_ns = self.engine.dispatch()
         else:
             self._fired_ns = self._join_written_ns = self.engine.join()
 
@@ -148,8 +152,9 @@ class Session:
         self._dispatch = view
         self._room_sid = room_sid
         now_ns = self._clock.monotonic_ns()
-        if view is not None and view.created_at_ns and self._settings.order == "dispatch-first":
-            self._server_clock.add(self._fired_ns, view.created_at_ns, now_ns)
+        if view is not None and view.created_at_ns:
+            self._created = (self._dispatch_written_ns, view.created_at_ns, now_ns)
+            self._place_created()
         self._mark(Mark.DISPATCHED, now_ns)
         if self._settings.order == "dispatch-first":
             self._join_written_ns = self.engine.join()
@@ -167,14 +172,14 @@ class Session:
         now_ns = self._clock.monotonic_ns()
         self._room_sid = room_sid
         self._own_sid = own.sid
-        self._facts["server"] = server
+        self._facts["server"] = self._node = server
         if own.joined_at_ms:
-            self._server_clock.add(
-                self._join_written_ns, own.joined_at_ms * NS_PER_MS, now_ns, resolution_ns=NS_PER_MS
-            )
+            joined_ns = own.joined_at_ms * NS_PER_MS
+            self._server_clock.add(server, self._join_written_ns, joined_ns, now_ns, resolution_ns=NS_PER_MS)
+        self._place_created()
         self._mark(Mark.CONNECTED, now_ns)
         if self._settings.order == "join-first" and self._settings.dispatch == "api":
-            self.engine.dispatch()
+            self._dispatch_written_ns = self.engine.dispatch()
             self._take(Event.DISPATCH_WRITTEN)
         for other in others:
             self.participant(other)
@@ -236,7 +241,7 @@ class Session:
     def observation(self) -> Observation:
         """All that was seen, for the rules."""
         marks = dict(self._marks)
-        joined = self._agent_joined()
+        joined, offset = self._agent_joined(), self._server_offset()
         if joined is not None:
             marks[Mark.AGENT_JOINED] = joined[0]
         settings = self._settings
@@ -255,6 +260,8 @@ class Session:
             cancelled=self._cancelled,
             decided_ns=NEVER_NS if self.decided_ns is None else self.decided_ns,
             rearmed=bool(self.engine.evidence().get("rearmed")),
+            intended_server_ns=offset.to_theirs_ns(self.intended_ns) if offset is not None else 0,
+            server_uncertainty_ns=offset.uncertainty_ns if offset is not None else 0,
         )
 
     def record(self, run_id: str, worker: str, region: str, view: ServerView | None, lag_ns: int) -> Record:
@@ -278,7 +285,13 @@ class Session:
             started_at_ns=job.started_at_ns if job is not None else 0,
             joined_at_ns=agent.joined_at_ms * NS_PER_MS if agent is not None else 0,
             findings={str(finding): cause for finding, cause in findings.items()},
-            evidence={**self._facts, **self.engine.evidence()},
+            evidence={
+                **self._facts,
+                **self.engine.evidence(),
+                **_clock_facts(seen),
+                **_agent_facts(agent),
+                **jobs.evidence(seen, view),
+            },
             lag_ms=round(lag_ns / NS_PER_MS, 3),
             room_sid=self._room_sid,
             dispatch_id=own.dispatch_id if own is not None else "",
@@ -298,6 +311,11 @@ class Session:
     def saw_agent(self) -> bool:
         """Did the user see the agent that it waited for?"""
         return any(sighting.named for sighting in self._sightings.values())
+
+    @property
+    def agent_came_again(self) -> bool:
+        """Did the user see more than one of it, or one of it more than once?"""
+        return sum(sighting.named for sighting in self._sightings.values()) > 1
 
     # Inside.
 
@@ -320,6 +338,12 @@ class Session:
         self._marks[mark] = moment_ns
         self._observer.marked(self, mark, moment_ns)
 
+    def _place_created(self) -> None:
+        """The dispatch is stored by the room's node, which only the join's answer names."""
+        if self._created is not None and self._node is not None:
+            self._server_clock.add(self._node, *self._created)
+            self._created = None
+
     def _fail(self, finding: Finding, error: WireError) -> None:
         if isinstance(error, HttpError):
             self._failure_status = error.status
@@ -340,6 +364,9 @@ class Session:
             named=view.is_named(self._settings.agent_name),
             seen_ns=self._now_ns(),
             joined_at_ms=view.joined_at_ms,
+            region=view.region,
+            hosted=view.hosted,
+            attributes=view.attributes,
         )
         self._sightings[view.sid] = sighting
         if sighting.named:
@@ -350,10 +377,9 @@ class Session:
         return sighting
 
     def _gone(self, known: Sighting, view: ParticipantView) -> None:
-        self._sightings[known.sid] = Sighting(
-            known.sid, known.identity, known.named, known.seen_ns, known.joined_at_ms,
-            self._now_ns(), view.disconnect_reason,
-        )  # fmt: skip
+        self._sightings[known.sid] = replace(
+            known, gone_ns=self._now_ns(), gone_reason=view.disconnect_reason
+        )
         still_there = any(other.named and other.gone_ns is None for other in self._sightings.values())
         if known.named and not still_there:
             self._take(Event.AGENT_GONE)
@@ -410,14 +436,44 @@ class Session:
         self._timers.clear()
         self._observer.decided(self)
 
+    def _server_offset(self) -> Offset | None:
+        """The room's server clock against ours, as of the agent's coming, or else of the decision."""
+        first = next((item.seen_ns for item in self._sightings.values() if item.named), self.decided_ns or 0)
+        if self._node is None:
+            return None
+        return self._server_clock.offset(self._node, self.intended_ns + first)
+
     def _agent_joined(self) -> tuple[int, int] | None:
         """When the agent joined, from the intended start, and how far off that can be; in ns.
 
         The server's stamp, placed on our clock; never after the update that told us.
         """
         first = next((item for item in self._sightings.values() if item.named), None)
-        offset = self._server_clock.offset()
+        offset = self._server_offset()
         if first is None or offset is None or not first.joined_at_ms:
             return None
         placed_ns = offset.to_ours_ns(first.joined_at_ms * NS_PER_MS) - self.intended_ns
         return min(placed_ns, first.seen_ns), offset.uncertainty_ns + NS_PER_MS
+
+
+def _clock_facts(seen: Observation) -> dict[str, Any]:
+    """With these anyone can place the record's server stamps on the session's own clock."""
+    if not seen.intended_server_ns:
+        return {}
+    return {
+        "intended_server_ns": seen.intended_server_ns,
+        "server_clock_uncertainty_ms": round(seen.server_uncertainty_ns / NS_PER_MS, 3),
+    }
+
+
+def _agent_facts(agent: Sighting | None) -> dict[str, Any]:
+    """Where the agent runs, and what it tells of itself; its state changes and is in the marks."""
+    if agent is None:
+        return {}
+    told = {
+        name: value
+        for name, value in sorted(agent.attributes.items())
+        if name.startswith("lk.") and name != AGENT_STATE_ATTRIBUTE
+    }
+    facts = {"region": agent.region, "hosted_by_livekit": agent.hosted, "attributes": told}
+    return {"agent": {name: value for name, value in facts.items() if value}} if any(facts.values()) else {}

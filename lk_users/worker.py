@@ -326,6 +326,7 @@ class WorkerSide:
             },
             cpu_s=round(time.process_time(), 3),
             rss_mb=_peak_rss_mb(),
+            server_clock=self._free.server_clock() if self._free is not None else {},
         )
 
     def _send_records(self) -> None:

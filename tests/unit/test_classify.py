@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lk_users.classify import classify
 from lk_users.clock import NS_PER_S
-from lk_users.evidence import DispatchView, JobView, Observation, ParticipantView, ServerView, Sighting
+from lk_users.evidence import DispatchView, JobView, Observation, Offer, ParticipantView, ServerView, Sighting
 from lk_users.outcome import OUTCOMES, Finding, outcome_of
 from lk_users.record import Mark
 from lk_users.steps import Agent, Dispatch, Transaction, User
@@ -17,7 +18,7 @@ S = NS_PER_S
 # Outcomes that no evidence of one session gives: the report knows a lost worker, and an engine its crash.
 NOT_OF_EVIDENCE = {Finding.GENERATOR_LOST, Finding.ENGINE_CRASHED}
 # Not implemented yet.
-UNRULED = {Finding.JOB_RETRIED, Finding.WELCOME_CLIPPED, Finding.WELCOME_TWICE}
+UNRULED = {Finding.WELCOME_CLIPPED, Finding.WELCOME_TWICE}
 
 
 def seen(**changes: Any) -> Observation:
@@ -61,6 +62,11 @@ def agent(name: str = NAME, **changes: Any) -> ParticipantView:
 
 JOB_ENDED = job("success", ended_at_ns=9)
 FAILED_DISPATCH = (Finding.DISPATCH_FAILED, "HTTP 503")
+# Two agents and one job in all: both are of it.
+TWO_AT_ONCE = (
+    "agent-1 of job AJ_1 entered at 1.00 s (PA_1) and agent-2 of job AJ_1 entered at 5.00 s (PA_2), "
+    "both there at once"
+)
 WELCOMED = {"sightings": (sighting(),), "marks_ns": marks(agent_joined=1, first_audio=2, welcomed=2)}
 
 TABLE: list[tuple[str, dict[str, Any], ServerView | None, dict[Finding, str]]] = [
@@ -231,7 +237,7 @@ TABLE: list[tuple[str, dict[str, Any], ServerView | None, dict[Finding, str]]] =
         "the API lists the agent that we do not see",
         {},
         ServerView(listed(job()).dispatches, (agent(),)),
-        {Finding.CLIENT_BLIND: "the API lists agent-1, the user never saw it"},
+        {Finding.CLIENT_BLIND: "the API lists agent-1 (PA_1), the user never saw it"},
     ),
     (
         "the API lists another agent",
@@ -295,7 +301,7 @@ TABLE: list[tuple[str, dict[str, Any], ServerView | None, dict[Finding, str]]] =
         "two at once",
         {**WELCOMED, "sightings": (sighting(), sighting("PA_2", "agent-2", 5))},
         listed(job()),
-        {Finding.DUPLICATE_AGENT: "agent-1 and agent-2 at once"},
+        {Finding.DUPLICATE_AGENT: TWO_AT_ONCE},
     ),
     (
         "a second one after the first had gone",
@@ -307,20 +313,44 @@ TABLE: list[tuple[str, dict[str, Any], ServerView | None, dict[Finding, str]]] =
         "come back",
         {**WELCOMED, "sightings": (sighting(gone_ns=3 * S), sighting("PA_2", "agent-1", 5))},
         listed(job()),
-        {Finding.AGENT_REJOINED: "agent-1 came back as PA_2"},
+        {
+            Finding.AGENT_REJOINED: "agent-1 entered at 1.00 s (PA_1, gone at 3.00 s: ) and came back at "
+            "5.00 s (PA_2)"
+        },
     ),
     (
         "come back before it was seen to go",
         {**WELCOMED, "sightings": (sighting(gone_ns=6 * S), sighting("PA_2", "agent-1", 5))},
         listed(job()),
-        {Finding.AGENT_REJOINED: "agent-1 came back as PA_2"},
+        {
+            Finding.AGENT_REJOINED: "agent-1 entered at 1.00 s (PA_1, gone at 6.00 s: ) and came back at "
+            "5.00 s (PA_2)"
+        },
+    ),
+    (
+        "on two workers, as two reads of the API show",
+        {
+            **WELCOMED,
+            "sightings": (
+                sighting(gone_ns=3 * S, gone_reason="x", joined_at_ms=1_000),
+                sighting("PA_2", seen_s=5, joined_at_ms=5_500),
+            ),
+        },
+        replace(
+            listed(JobView("AJ_1", "AW_2", "running", started_at_ns=4 * S)),
+            earlier=(Offer("AD_1", "AJ_1", "AW_1", S // 2),),
+        ),
+        {
+            Finding.JOB_RETRIED: "job AJ_1 entered at 1.00 s on AW_1 (PA_1, gone at 3.00 s: x) and at 5.00 s "
+            "on AW_2 (PA_2)"
+        },
     ),
     (
         "two at once, and silent",
         {"sightings": (sighting(), sighting("PA_2", "agent-2", 5))},
         listed(job()),
         {
-            Finding.DUPLICATE_AGENT: "agent-1 and agent-2 at once",
+            Finding.DUPLICATE_AGENT: TWO_AT_ONCE,
             Finding.WELCOME_MISSING: "it never became active; missing: audio",
         },
     ),
@@ -421,8 +451,9 @@ def test_the_own_dispatch_is_found_by_id_before_name() -> None:
     older = DispatchView("AD_0", NAME, 1, (JobView("AJ_0", "AW_0", "pending"),))
     own = DispatchView("AD_1", NAME, 2, (JobView("AJ_1", "AW_1", "running"),))
     view = ServerView((older, own))
-    assert classify(seen(), view) == {Finding.ASSIGNED_NOT_JOINED: "job AJ_1 is running on AW_1"}
-    assert classify(seen(dispatch_id=""), view) == {Finding.NEVER_ASSIGNED: "job AJ_0 is pending"}
+    twice = {Finding.DOUBLE_DISPATCH: f"AD_0 and AD_1 both ask for {NAME}"}
+    assert classify(seen(), view) == {Finding.ASSIGNED_NOT_JOINED: "job AJ_1 is running on AW_1", **twice}
+    assert classify(seen(dispatch_id=""), view) == {Finding.NEVER_ASSIGNED: "job AJ_0 is pending", **twice}
 
 
 def test_a_dispatch_of_another_name_is_not_our_own() -> None:

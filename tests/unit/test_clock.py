@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from lk_users.clock import NS_PER_MS, NS_PER_S, Offset, PingEstimator, ServerClock, SystemClock
+from lk_users.clock import NS_PER_MS, NS_PER_S, NodeClock, Offset, PingEstimator, ServerClock, SystemClock
 
 MS = NS_PER_MS
 
@@ -67,37 +67,97 @@ def test_the_true_offset_lies_within_the_uncertainty_whatever_the_delays_and_dri
             assert error <= estimate.uncertainty_ns + 4
 
 
-def test_server_clock_without_brackets() -> None:
-    assert ServerClock().offset() is None
+def test_a_node_without_brackets() -> None:
+    assert NodeClock().offset(0) is None
+    assert ServerClock().offset("N1", 0) is None
 
 
-def test_server_clock_intersects_brackets() -> None:
-    clock = ServerClock()
+def test_a_node_intersects_brackets() -> None:
+    clock = NodeClock()
     clock.add(after_ns=0, stamp_ns=1000, before_ns=100)  # 900 to 1000
     clock.add(after_ns=200, stamp_ns=1150, before_ns=230)  # 920 to 950
-    assert clock.offset() == Offset(935, 15)
-    assert clock.agree
+    assert clock.offset(230) == Offset(935, 15)
+    assert (clock.brackets, clock.apart) == (2, 0)
 
 
-def test_server_clock_allows_for_cut_stamps() -> None:
-    clock = ServerClock()
+def test_a_node_allows_for_cut_stamps() -> None:
+    clock = NodeClock()
     clock.add(after_ns=0, stamp_ns=1_000_000, before_ns=0, resolution_ns=1_000_000)
-    assert clock.offset() == Offset(1_500_000, 500_000)
+    assert clock.offset(0) == Offset(1_500_000, 500_000)
 
 
-def test_where_servers_disagree_the_narrowest_bracket_stands() -> None:
-    clock = ServerClock()
+def test_where_brackets_of_a_node_do_not_meet_the_narrowest_stands() -> None:
+    clock = NodeClock()
     clock.add(0, 1000, 100)
     clock.add(0, 5010, 10)
     clock.add(0, 9000, 50)
-    assert clock.offset() == Offset(5005, 5)
-    assert not clock.agree
+    assert clock.offset(50) == Offset(5005, 5)
+    assert (clock.brackets, clock.apart) == (3, 2)
 
 
 def test_a_bracket_that_ends_before_it_begins_is_left_out() -> None:
-    clock = ServerClock()
+    clock = NodeClock()
     clock.add(100, 1000, 0)
-    assert clock.offset() is None
+    assert (clock.offset(0), clock.brackets) == (None, 0)
+
+
+def test_what_is_known_of_a_node_ages_by_100_ppm() -> None:
+    clock = NodeClock()
+    clock.add(0, 1000 * MS, 2 * MS)
+    later = clock.offset(2 * MS + 3600 * NS_PER_S)
+    assert later is not None
+    assert later.uncertainty_ns == 1 * MS + 360 * MS
+
+
+def test_a_node_s_true_offset_lies_within_the_uncertainty_through_hours_of_drift() -> None:
+    rng = random.Random(5)
+    for _ in range(50):
+        true_ns, drift_ppm = rng.randrange(-(10**15), 10**15), rng.uniform(-90, 90)
+        clock, now = NodeClock(), 0
+
+        def theirs(ours_ns: int, true_ns: int = true_ns, drift_ppm: float = drift_ppm) -> int:
+            return ours_ns + true_ns + round(ours_ns * drift_ppm / 1_000_000)
+
+        for _ in range(60):
+            after, inside = now, now + rng.randrange(1, 500 * MS)
+            now = inside + rng.randrange(1, 500 * MS)
+            stamp = theirs(inside)
+            resolution = rng.choice((0, MS))
+            clock.add(after, stamp - (stamp % MS if resolution else 0), now, resolution)
+            now += rng.randrange(300 * NS_PER_S)
+            at = now - rng.randrange(100 * NS_PER_S)
+            estimate = clock.offset(at)
+            assert estimate is not None
+            assert abs(estimate.to_theirs_ns(at) - theirs(at)) <= estimate.uncertainty_ns + 4
+        assert clock.apart == 0
+
+
+class Still:
+    """A clock that stands: one second on, at 500 s wall time."""
+
+    def monotonic_ns(self) -> int:
+        return NS_PER_S
+
+    def wall_ns(self) -> int:
+        return 500 * NS_PER_S
+
+
+def test_each_node_has_its_own_clock_and_the_summary_says_how_far_they_are_apart() -> None:
+    server, now = ServerClock(), NS_PER_S
+    assert server.summary(Still()) == {}
+    ahead = 499 * NS_PER_S  # No offset between the wall clocks.
+    server.add("N1", now - 2 * MS, now + ahead - MS, now)
+    server.add("N1", now - 4 * MS, now + ahead - 2 * MS, now)
+    assert server.summary(Still()) == {
+        "offset_ms": 0.0, "uncertainty_ms": 1.0, "brackets": 2, "apart": 0, "nodes": 1, "nodes_apart_ms": 0.0,
+    }  # fmt: skip
+    server.add("N2", now - 20 * MS, now + ahead + 300 * MS, now)
+    assert server.offset("N1", now) == Offset(ahead, MS)
+    assert server.offset("N2", now) == Offset(ahead + 310 * MS, 10 * MS)
+    assert server.summary(Still()) == {
+        "offset_ms": 0.0, "uncertainty_ms": 10.0, "brackets": 3, "apart": 0, "nodes": 2,
+        "nodes_apart_ms": 299.0,
+    }  # fmt: skip
 
 
 def test_system_clock_moves_on() -> None:

@@ -222,8 +222,11 @@ def test_the_record_says_who_and_where() -> None:
     assert record.created_at_ns == v.wall_ms(0.01) * NS_PER_MS
     assert record.joined_at_ns == v.wall_ms(0.5) * NS_PER_MS
     assert record.intended_wall_ns == v.WALL_START_NS + 2 * NS_PER_S
+    placed_ms = (record.evidence.pop("intended_server_ns") - v.wall_ms(0) * NS_PER_MS) / NS_PER_MS
+    assert abs(placed_ms) <= record.evidence.pop("server_clock_uncertainty_ms") <= 15
     assert record.evidence == {
         "server": "open source 1.13.5 node N region -", "audible_dbfs": -18.0, "packets": 3,
+        "agent": {"attributes": {"lk.agent.name": v.AGENT_NAME}},
     }  # fmt: skip
 
 
@@ -424,7 +427,9 @@ def test_an_agent_that_comes_back_in_time_is_waited_for() -> None:
     played = play(back)
     assert played.marks_ms["welcomed"] == 20_020
     assert list(played.record.findings) == ["agent_rejoined", "welcome_late"]
-    assert played.record.cause == "agent-1 came back as PA_2"
+    assert played.record.cause == (
+        "agent-1 entered at 0.50 s (PA_1, gone at 1.02 s: signal_close) and came back at 5.02 s (PA_2)"
+    )
 
 
 ON = v.participant(v.agent())
@@ -540,7 +545,10 @@ def test_watch_sees_a_second_agent() -> None:
     second = v.participant(v.agent("PA_2", "agent-2"))
     assert play(lambda clock: (*good(clock), (2.0, second))).decided_s == 0.82
     played = play(lambda clock: (*good(clock), (2.0, second)), watch="5")
-    assert played.found == (Finding.DUPLICATE_AGENT, "agent-1 and agent-2 at once")
+    assert played.found == (
+        Finding.DUPLICATE_AGENT,
+        "agent-1 entered at 0.50 s (PA_1) and agent-2 entered at 2.02 s (PA_2), both there at once",
+    )
     assert played.decided_s == 5.82
     assert played.record.welcomed
 
@@ -550,7 +558,10 @@ def test_watch_sees_a_rejoin() -> None:
         return (*good(clock), (2.0, v.participant(v.gone())), (2.5, v.participant(v.agent("PA_2"))))
 
     played = play(rejoin, watch="5")
-    assert played.found == (Finding.AGENT_REJOINED, "agent-1 came back as PA_2")
+    assert played.found == (
+        Finding.AGENT_REJOINED,
+        "agent-1 entered at 0.50 s (PA_1, gone at 2.02 s: signal_close) and came back at 2.52 s (PA_2)",
+    )
     assert not played.record.lost
 
 
