@@ -3,12 +3,15 @@
 ::
 
     worker → master   hello · ping · parked · built · decided · records · trailer
-    master → worker   refused · pong · share · t0 · ack · collect · cancel · finish
+    master → worker   refused · pong · share · t0 · ack · look · collect · cancel · finish
 
 The master gathers parked users, hands out shares, waits until they are built, and announces T0 as a point
 on its own monotonic clock, far enough ahead that a late message does not matter. When every session is
 decided, and only then, it lets the workers ask the API and clean up (``collect``). Each step has a
 deadline; whoever misses it is lost, which voids the run but never holds it up.
+
+With ``--watch``, once nobody waits for a welcome any more, the workers ask the API a first time (``look``):
+of a job that moves on to another worker later, only that look knows the first one.
 
 ``--release free`` has no T0: a worker gets an empty share of burst 0 with its first user, its users start
 when Locust spawns them, and only the end of the run is common.
@@ -55,6 +58,7 @@ class Kind(enum.StrEnum):
     SHARE = "lk_share"
     T0 = "lk_t0"
     ACK = "lk_ack"
+    LOOK = "lk_look"
     COLLECT = "lk_collect"
     CANCEL = "lk_cancel"
     FINISH = "lk_finish"
@@ -62,7 +66,8 @@ class Kind(enum.StrEnum):
 
 TO_MASTER = (Kind.HELLO, Kind.PING, Kind.PARKED, Kind.BUILT, Kind.DECIDED, Kind.RECORDS, Kind.TRAILER)
 TO_WORKER = (
-    Kind.REFUSED, Kind.PONG, Kind.SHARE, Kind.T0, Kind.ACK, Kind.COLLECT, Kind.CANCEL, Kind.FINISH,
+    Kind.REFUSED, Kind.PONG, Kind.SHARE, Kind.T0, Kind.ACK, Kind.LOOK, Kind.COLLECT, Kind.CANCEL,
+    Kind.FINISH,
 )  # fmt: skip
 
 
@@ -113,6 +118,8 @@ class _WorkerState:
     decided: int = 0
     welcomed: int = 0
     failed: int = 0
+    answered: int = 0
+    """Welcomed, or decided without a welcome."""
     trailed: bool = False
     lost: str = ""
 
@@ -123,6 +130,10 @@ class _WorkerState:
     @property
     def undecided(self) -> bool:
         return self.share is not None and self.decided < self.share.count
+
+    @property
+    def unanswered(self) -> bool:
+        return self.share is not None and self.answered < self.share.count
 
 
 @dataclass
@@ -141,6 +152,7 @@ class MasterBarrier:
     _target: int | None = None
     _deadline_ns: int | None = None
     _cancel_cause: str = ""
+    _looked: bool = False
 
     def __post_init__(self) -> None:
         if self._free:
@@ -194,7 +206,8 @@ class MasterBarrier:
             return []
         if data["decided"] > state.decided:
             state.decided, state.welcomed, state.failed = data["decided"], data["welcomed"], data["failed"]
-        return self._all_decided(now_ns)
+        state.answered = max(state.answered, data["answered"])
+        return [*self._all_answered(), *self._all_decided(now_ns)]
 
     def records(self, worker: str, data: Mapping[str, Any], now_ns: int) -> list[Action]:
         """Records came: they are acknowledged, and prove that the worker still works."""
@@ -222,7 +235,7 @@ class MasterBarrier:
             self.reasons.append(f"worker {worker} ({state.region}) was lost: {why}")
         if open_share and self.state is State.BUILDING:
             return self.cancel(f"worker {worker} was lost before T0", now_ns)
-        return [*self._all_decided(now_ns), *self._all_trailed(now_ns)]
+        return [*self._all_answered(), *self._all_decided(now_ns), *self._all_trailed(now_ns)]
 
     def cancel(self, cause: str, now_ns: int) -> list[Action]:
         """The run is to end now: open sessions become ``cancelled``."""
@@ -293,12 +306,13 @@ class MasterBarrier:
             return []
         self.state = State.BUILDING
         self.burst += 1
+        self._looked = False
         self._deadline_ns = now_ns + round(self.settings.park_timeout_s * NS_PER_S)
         actions: list[Action] = []
         given = shares(self.run_id, self.burst, [worker.parked for worker in present.values()])
         for (name, worker), share in zip(present.items(), given, strict=True):
             worker.share, worker.built, worker.decided, worker.trailed = share, False, 0, False
-            worker.welcomed = worker.failed = 0
+            worker.welcomed = worker.failed = worker.answered = 0
             data = {"run": self.run_id, "burst": share.burst, "first": share.first, "count": share.count}
             actions.append(Send(Kind.SHARE, {**data, "total": share.total}, name))
         return actions
@@ -315,6 +329,15 @@ class MasterBarrier:
         t0_wall_ns = t0_ns + self.wall_offset_ns
         data = {"run": self.run_id, "burst": self.burst, "t0_ns": t0_ns, "t0_wall_ns": t0_wall_ns}
         return [Send(Kind.T0, data), Announced(self.burst, t0_wall_ns, given)]
+
+    def _all_answered(self) -> list[Action]:
+        """Nobody waits any more, and yet there is time to watch on."""
+        if self.state is not State.RUNNING or self._free or self._looked or not self.settings.watch_s:
+            return []
+        if any(worker.waited_for and worker.unanswered for worker in self.workers.values()):
+            return []
+        self._looked = True
+        return [Send(Kind.LOOK, {"run": self.run_id, "burst": self.burst})]
 
     def _all_decided(self, now_ns: int) -> list[Action]:
         if self.state is not State.RUNNING or self._free:
@@ -386,6 +409,11 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Look:
+    """To do: ask the API a first time; nobody waits for a welcome any more."""
+
+
+@dataclass(frozen=True)
 class Collect:
     """To do: ask the API, clean up, send records and trailer."""
 
@@ -409,7 +437,7 @@ class Refuse:
     why: str
 
 
-Command = Build | Release | Collect | Cancel | Finish | Refuse
+Command = Build | Release | Look | Collect | Cancel | Finish | Refuse
 
 
 @dataclass
@@ -439,6 +467,8 @@ class WorkerBarrier:
         if kind == Kind.T0 and self.step is WorkerStep.ARMED:
             self.step = WorkerStep.RUNNING
             return Release(int(data["t0_ns"]), int(data["t0_wall_ns"]))
+        if kind == Kind.LOOK and self.step is WorkerStep.RUNNING:
+            return Look()
         if kind == Kind.COLLECT and self.step in (WorkerStep.BUILDING, WorkerStep.ARMED, WorkerStep.RUNNING):
             self.step = WorkerStep.COLLECTING
             return Collect()

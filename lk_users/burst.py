@@ -1,6 +1,6 @@
 """The sessions of one burst in one process: built, released at T0, decided, read, left. On the loop.
 
-Between T0 and the last decision nothing happens here but the sessions' own callbacks: the API is not asked,
+Between T0 and the last welcome nothing happens here but the sessions' own callbacks: the API is not asked,
 results go into a queue for the greenlets, and garbage collection is off (from the first session built), since
 one over the objects of all sessions would be a stall of its own.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +19,7 @@ from lk_users.evidence import ServerView
 from lk_users.health import Trailer
 from lk_users.outcome import Finding
 from lk_users.plan import planned, sessions
+from lk_users.record import Mark
 from lk_users.session import Session
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lk_users.engines.port import Engine, EngineListener
     from lk_users.health import LagMeter
     from lk_users.plan import PlannedSession, Share
-    from lk_users.record import Mark, Record
+    from lk_users.record import Record
     from lk_users.session import SessionObserver
     from lk_users.settings import Settings
     from lk_users.wire.api import Api
@@ -130,6 +130,8 @@ class Burst:
         self._read_cpu_s = 0.0
         self._records = 0
         self._timers: list[asyncio.TimerHandle] = []
+        self._views: dict[Session, ServerView] = {}
+        self._looking: asyncio.Task[None] | None = None
         self._gc_was_on = gc.isenabled()
         self._server_clock = ServerClock()
         self.sessions = [
@@ -156,6 +158,12 @@ class Burst:
         if not self.sessions:
             loop.call_soon(self._reporter.all_decided)
 
+    def look(self, api: Api) -> None:
+        """Ask the API a first time of every session: nobody waits for a welcome any more, anywhere."""
+        if self._looking is None:
+            reads = (_read(api, session, self._views) for session in self.sessions)
+            self._looking = asyncio.get_running_loop().create_task(_bounded(reads, BUILD_CONCURRENCY))
+
     def cancel(self, cause: str) -> None:
         """End every session that is not decided."""
         for timer in self._timers:
@@ -168,7 +176,11 @@ class Burst:
         """After the burst is decided everywhere: end the sessions, and report the final records."""
         self._restore_gc()
         before_s = time.process_time()
-        views = await self._stage.end(self.sessions, api, {})
+        if self._looking is not None:
+            # What it has not read yet, the reads that come now do.
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        views = await self._stage.end(self.sessions, api, self._views)
         self._read_cpu_s = time.process_time() - before_s
         for session, lag_ns in zip(self.sessions, self._lags_ns(), strict=True):
             record = self._stage.record(session, views.get(session), lag_ns)
@@ -245,6 +257,8 @@ class FreeUsers:
         self._api = api
         self._server_clock = ServerClock()
         self._waiting: dict[Session, asyncio.Event] = {}
+        self._views: dict[Session, ServerView] = {}
+        self._looking: set[asyncio.Task[None]] = set()
 
     async def run(self, ordinal: int) -> Record:
         """One session, start to clean-up."""
@@ -260,7 +274,8 @@ class FreeUsers:
             await done.wait()
         finally:
             del self._waiting[session]
-        views = await stage.end([session], self._api, {})
+        earlier = {session: view} if (view := self._views.pop(session, None)) is not None else {}
+        views = await stage.end([session], self._api, earlier)
         end_ns = session.intended_ns + (session.decided_ns or 0)
         lag_ns = max(meter.largest_ns(session.intended_ns, end_ns) for _, meter in stage.meters.named())
         record = stage.record(session, views.get(session), lag_ns)
@@ -278,6 +293,10 @@ class FreeUsers:
 
     def marked(self, session: Session, mark: Mark, at_ns: int) -> None:
         self._stage.reporter.marked(session, mark, at_ns)
+        if mark == Mark.WELCOMED and self._stage.settings.watch_s and self._api is not None:
+            looking = asyncio.get_running_loop().create_task(_read(self._api, session, self._views))
+            self._looking.add(looking)
+            looking.add_done_callback(self._looking.discard)
 
     def decided(self, session: Session) -> None:
         self._stage.reporter.decided(session, self._stage.record(session))
@@ -345,11 +364,11 @@ async def _delete(api: Api, session: Session) -> None:
 
 
 async def _bounded(steps: Iterable[Awaitable[None]], concurrency: int) -> None:
-    """Run all, so many at once."""
-    queue = deque(steps)
+    """Run all, so many at once; each is made when its turn comes."""
+    turns = iter(steps)
 
     async def work() -> None:
-        while queue:
-            await queue.popleft()
+        for step in turns:
+            await step
 
-    await asyncio.gather(*(work() for _ in range(min(concurrency, len(queue)))))
+    await asyncio.gather(*(work() for _ in range(concurrency)))

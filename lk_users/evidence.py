@@ -142,6 +142,8 @@ class Sighting:
     joined_at_ms: int
     gone_ns: int | None = None
     gone_reason: str = ""
+    replaced_by: str = ""
+    """Sid of the one that came under its identity; then nobody told when it went: it was gone by then."""
     region: str = ""
     hosted: bool = False
     """It runs in LiveKit's own cloud."""

@@ -96,6 +96,7 @@ def _agent_facts(seen: Observation, view: ServerView | None, item: Sighting) -> 
         "joined_ms": _ms(seen.placed_ns(item.joined_at_ms * NS_PER_MS)),
         "gone_ms": _ms(item.gone_ns),
         "gone_reason": item.gone_reason,
+        "replaced_by": item.replaced_by,
     }
 
 
@@ -201,6 +202,8 @@ def _entry(seen: Observation, view: ServerView | None, agent: Sighting) -> str:
 def _went(agent: Sighting) -> str:
     if agent.gone_ns is None:
         return ""
+    if agent.replaced_by:
+        return f", replaced at {_seconds(agent.gone_ns)}: {agent.gone_reason}"
     return f", gone at {_seconds(agent.gone_ns)}: {agent.gone_reason}"
 
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 # A stall shorter than this disturbs no figure that anyone would act on.
 LAG_WORTH_A_FINDING_NS = 100 * NS_PER_MS
 TOO_MANY_REQUESTS = 429
+# What the server says to a participant whose identity joined once more, and to nobody else.
+REPLACED = "duplicate_identity"
 
 
 class SessionObserver(Protocol):
@@ -209,6 +211,8 @@ class Session:
         if view.state == "disconnected":
             if known is not None and known.gone_ns is None:
                 self._gone(known, view)
+            elif known is not None and known.replaced_by and view.disconnect_reason:
+                self._sightings[known.sid] = replace(known, gone_reason=view.disconnect_reason)
             return
         if known is None and not view.on_behalf_of:
             known = self._sighted(view)
@@ -368,6 +372,12 @@ class Session:
             hosted=view.hosted,
             attributes=view.attributes,
         )
+        for other in list(self._sightings.values()):
+            if other.identity == sighting.identity and other.gone_ns is None:
+                # A room has an identity once: the server sends the older one away and tells nobody of it.
+                self._sightings[other.sid] = replace(
+                    other, gone_ns=sighting.seen_ns, gone_reason=REPLACED, replaced_by=sighting.sid
+                )
         self._sightings[view.sid] = sighting
         if sighting.named:
             if self.transaction.allows(Event.AGENT_SEEN):

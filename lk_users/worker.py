@@ -24,6 +24,7 @@ from lk_users.barrier import (
     Command,
     Finish,
     Kind,
+    Look,
     Refuse,
     Release,
     WorkerBarrier,
@@ -36,6 +37,7 @@ from lk_users.errors import WireError
 from lk_users.health import Trailer
 from lk_users.outcome import Finding
 from lk_users.plan import Share
+from lk_users.record import Mark
 from lk_users.sinks.jsonl import Journal
 from lk_users.version import VERSION
 from lk_users.wire.api import Api, Keys
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 
     from lk_users.engines.port import Engine, EngineListener
     from lk_users.plan import PlannedSession
-    from lk_users.record import Mark, Record
+    from lk_users.record import Record
     from lk_users.runtime import Runtime
     from lk_users.session import Session
     from lk_users.settings import ProcessSettings, Settings, Target
@@ -114,7 +116,7 @@ class WorkerSide:
         self._cancel_cause = ""
         self._ground: Ground | None = None
         self._records: list[Record] = []
-        self._counts = {"decided": 0, "welcomed": 0, "failed": 0}
+        self._counts = {"decided": 0, "welcomed": 0, "failed": 0, "answered": 0}
         self._collected = Event()
         self._closing = False
         self._greenlets = [gevent.spawn(self._ping), gevent.spawn(self._progress)]
@@ -177,7 +179,7 @@ class WorkerSide:
     # Reports of the burst, on the loop.
 
     def marked(self, session: Session, mark: Mark, at_ns: int) -> None:
-        self._runtime.post(lambda: self._stats.marked(mark, at_ns, session.marks_ns))
+        self._runtime.post(lambda: self._marked(session, mark, at_ns))
 
     def decided(self, session: Session, record: Record) -> None:
         self._runtime.post(lambda: self._decided(record))
@@ -195,6 +197,8 @@ class WorkerSide:
             self._builder = gevent.spawn(self._build, command.share)
         elif isinstance(command, Release):
             self._release(command)
+        elif isinstance(command, Look):
+            self._look()
         elif isinstance(command, Cancel):
             self._cancel(command.cause)
         elif isinstance(command, Collect):
@@ -274,6 +278,10 @@ class WorkerSide:
             self._runtime.on_loop(self._ground.api.spent, self._burst.share.count)
         self._runtime.on_loop(self._burst.announce, t0_ns, command.t0_wall_ns)
 
+    def _look(self) -> None:
+        if self._burst is not None and self._api is not None:
+            self._runtime.on_loop(self._burst.look, self._api)
+
     def _cancel(self, cause: str) -> None:
         self._cancel_cause = cause
         if self._burst is not None:
@@ -345,11 +353,16 @@ class WorkerSide:
                 lines.append(line)
                 size += len(line)
 
+    def _marked(self, session: Session, mark: Mark, at_ns: int) -> None:
+        self._counts["answered"] += mark == Mark.WELCOMED
+        self._stats.marked(mark, at_ns, session.marks_ns)
+
     def _decided(self, record: Record) -> None:
         assert self._journal is not None
         self._journal.decided(record)
         self._counts["decided"] += 1
         self._counts["welcomed"] += record.welcomed
+        self._counts["answered"] += not record.welcomed
         self._counts["failed"] += record.outcome is not Finding.OK
 
     def _recorded(self, record: Record) -> None:

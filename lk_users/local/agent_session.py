@@ -318,6 +318,8 @@ class AgentSession:
             asyncio.get_running_loop().call_later(delay_s, self._end)
         elif fault is Fault.REJOIN:
             agent = await self._rejoin(agent)
+        elif fault is Fault.CUT:
+            self._start(self._cut(agent))
         elif fault in (Fault.DUPLICATE, Fault.BYSTANDER):
             self._start(self._bring_another())
         elif fault is Fault.BACKGROUND:
@@ -352,6 +354,15 @@ class AgentSession:
         self._participants.remove(agent)
         await agent.leave()
         return await self._join(self._job.token)
+
+    async def _cut(self, agent: Participant) -> None:
+        """The server ends the job when the old participant goes, which is of no account to who is back."""
+        await asyncio.sleep(self._script.delay_s)
+        self._away = True
+        self._participants.remove(agent)
+        await agent.die()
+        await asyncio.sleep(self._script.back_s)
+        await self._join(self._job.token)
 
     async def _bring_another(self) -> None:
         await asyncio.sleep(self._script.delay_s)

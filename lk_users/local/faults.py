@@ -1,4 +1,7 @@
-"""What the reference agent does wrong, as a job's metadata asks: ``{"lk": {"fault": …, "delay_ms": …}}``."""
+"""What the reference agent does wrong, as a job's metadata asks: ``{"lk": {"fault": …, "delay_ms": …}}``.
+
+``back_ms`` beside them: how long a ``cut`` agent stays away.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,9 @@ class Fault(enum.StrEnum):
     """Leaves on purpose ``delay_ms`` after it became active; its job succeeded."""
     REJOIN = "rejoin"
     """Leaves ``delay_ms`` after it became active, joins again with the same token, then welcomes."""
+    CUT = "cut"
+    """Its connections break ``delay_ms`` after it became active, unsaid; it is back ``back_ms`` later with
+    the same token, and only listens: its welcome was before."""
     DUPLICATE = "duplicate"
     """A second one of it joins ``delay_ms`` after it became active, and welcomes too."""
     BYSTANDER = "bystander"
@@ -41,7 +47,8 @@ class Fault(enum.StrEnum):
 
 
 # Longer than most ask for, shorter than a default session; a slow welcome beyond the default timeout.
-DEFAULT_DELAY_MS: Final = {Fault.SLOW_JOIN: 3_000, Fault.SLOW_WELCOME: 12_000}
+DEFAULT_DELAY_MS: Final = {Fault.SLOW_JOIN: 3_000, Fault.SLOW_WELCOME: 12_000, Fault.CUT: 5_000}
+DEFAULT_BACK_MS: Final = 2_000
 MAX_DELAY_MS: Final = 3_600_000
 
 
@@ -52,10 +59,15 @@ class Script:
     fault: Fault = Fault.NONE
     delay_ms: int = 0
     note: str = ""
+    back_ms: int = DEFAULT_BACK_MS
 
     @property
     def delay_s(self) -> float:
         return self.delay_ms / 1000
+
+    @property
+    def back_s(self) -> float:
+        return self.back_ms / 1000
 
 
 def parse(metadata: str) -> Script:
@@ -73,7 +85,11 @@ def parse(metadata: str) -> Script:
     except ValueError:
         return Script(note=f"unknown fault {name!r}; there are: {', '.join(Fault)}")
     if delay_ms is None:
-        return Script(fault, DEFAULT_DELAY_MS.get(fault, 0))
-    if not isinstance(delay_ms, (int, float)) or not 0 <= delay_ms <= MAX_DELAY_MS:
-        return Script(fault, note=f"delay_ms {delay_ms!r} is not between 0 and {MAX_DELAY_MS}; taken as 0")
-    return Script(fault, int(delay_ms))
+        delay_ms = DEFAULT_DELAY_MS.get(fault, 0)
+    times = {"delay_ms": delay_ms, "back_ms": wish.get("back_ms", DEFAULT_BACK_MS)}
+    for told, value in times.items():
+        if not isinstance(value, (int, float)) or not 0 <= value <= MAX_DELAY_MS:
+            return Script(
+                fault, 0, f"{told} {value!r} is not between 0 and {MAX_DELAY_MS}; both are taken as 0", 0
+            )
+    return Script(fault, int(times["delay_ms"]), back_ms=int(times["back_ms"]))

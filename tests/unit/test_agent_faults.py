@@ -48,6 +48,14 @@ def test_without_a_delay_each_fault_has_its_own(fault: Fault) -> None:
     assert parse(json.dumps({"lk": {"fault": fault}})).delay_ms == DEFAULT_DELAY_MS.get(fault, 0)
 
 
+def test_a_cut_agent_comes_back_when_it_is_told_to() -> None:
+    script = parse('{"lk": {"fault": "cut", "delay_ms": 36000, "back_ms": 9000}}')
+    assert (script.fault, script.delay_s, script.back_s, script.note) == (Fault.CUT, 36.0, 9.0, "")
+    assert parse('{"lk": {"fault": "cut", "back_ms": "soon"}}') == Script(
+        Fault.CUT, 0, "back_ms 'soon' is not between 0 and 3600000; both are taken as 0", 0
+    )
+
+
 @pytest.mark.parametrize("fault", ["frieze", 7, None, [], {}])
 def test_an_unknown_fault_is_noted_and_healthy(fault: object) -> None:
     script = parse(json.dumps({"lk": {"fault": fault}}))

@@ -15,6 +15,7 @@ from lk_users.barrier import (
     Collect,
     Finish,
     Kind,
+    Look,
     MasterBarrier,
     Refuse,
     Release,
@@ -83,7 +84,7 @@ class Run:
         last: list[Action] = []
         for worker in workers or self.counts:
             count = self.counts[worker]
-            last = self.tell("decided", worker, decided=count, welcomed=count - 1, failed=1)
+            last = self.tell("decided", worker, decided=count, welcomed=count - 1, failed=1, answered=count)
         return last
 
     def trail(self, *workers: str) -> list[Action]:
@@ -204,9 +205,45 @@ def test_several_bursts_with_an_interval() -> None:
 def test_progress() -> None:
     two = run((400, 200))
     two.to(State.RUNNING)
-    two.tell("decided", "w1", decided=30, welcomed=28, failed=2)
-    two.tell("decided", "w2", decided=10, welcomed=10, failed=0)
+    two.tell("decided", "w1", decided=30, welcomed=28, failed=2, answered=30)
+    two.tell("decided", "w2", decided=10, welcomed=10, failed=0, answered=10)
     assert two.barrier.progress() == {"parked": 600, "total": 600, "decided": 40, "welcomed": 38, "failed": 2}
+
+
+def test_with_watch_the_api_is_looked_at_once_nobody_waits_any_more() -> None:
+    two = run((400, 200), watch="60")
+    two.to(State.RUNNING)
+    assert two.tell("decided", "w1", decided=1, welcomed=0, failed=1, answered=400) == []
+    assert two.tell("decided", "w2", decided=0, welcomed=0, failed=0, answered=199) == []
+    last = {"decided": 0, "welcomed": 0, "failed": 0, "answered": 200}
+    look = [Send(Kind.LOOK, {"run": RUN_ID, "burst": 1})]
+    assert two.tell("decided", "w2", **last) == look
+    assert two.tell("decided", "w2", **last) == []
+    assert two.decide() == [COLLECT]
+
+
+def test_a_lost_worker_keeps_nobody_from_looking() -> None:
+    two = run((400, 200), watch="60")
+    two.to(State.RUNNING)
+    two.tell("decided", "w2", decided=0, welcomed=0, failed=0, answered=200)
+    assert two.barrier.lost("w1", "gone", NOW) == [Send(Kind.LOOK, {"run": RUN_ID, "burst": 1})]
+
+
+def test_without_watch_nobody_looks() -> None:
+    one = run().to(State.RUNNING)
+    assert one.tell("decided", "w1", decided=599, welcomed=599, failed=0, answered=600) == []
+
+
+def test_a_worker_looks_only_while_its_sessions_run() -> None:
+    worker = WorkerBarrier()
+    look = (Kind.LOOK, {"run": RUN_ID, "burst": 1})
+    worker.receive(Kind.SHARE, {"run": RUN_ID, "burst": 1, "first": 0, "count": 5, "total": 5})
+    assert worker.receive(*look) is None
+    worker.built()
+    worker.receive(Kind.T0, {"run": RUN_ID, "burst": 1, "t0_ns": 5, "t0_wall_ns": 5})
+    assert worker.receive(*look) == Look()
+    worker.receive(Kind.COLLECT, {"run": RUN_ID, "burst": 1})
+    assert worker.receive(*look) is None
 
 
 # The master: messages that mean nothing.
@@ -214,7 +251,7 @@ def test_progress() -> None:
 EVERY_STATE = (State.GATHERING, State.BUILDING, State.RUNNING, State.COLLECTING, State.OVER)
 MESSAGES: dict[str, dict[str, Any]] = {
     "built": {},
-    "decided": {"decided": 600, "welcomed": 0, "failed": 600},
+    "decided": {"decided": 600, "welcomed": 0, "failed": 600, "answered": 600},
     "trailer": {},
 }
 
@@ -251,7 +288,7 @@ def test_repeated_messages_change_nothing(state: State, kind: str) -> None:
     one = run().to(state)
     before = repr(one.barrier)
     one.now_ns += 5 * S
-    data = {"decided": 600, "welcomed": 599, "failed": 1} if kind == "decided" else {}
+    data = {"decided": 600, "welcomed": 599, "failed": 1, "answered": 600} if kind == "decided" else {}
     assert one.tell(kind, "w1", **data) == []
     assert repr(one.barrier) == before
 
@@ -259,7 +296,7 @@ def test_repeated_messages_change_nothing(state: State, kind: str) -> None:
 def test_a_count_that_was_overtaken_changes_nothing() -> None:
     two = run((400, 200)).to(State.RUNNING)
     two.decide("w1")
-    assert two.tell("decided", "w1", decided=390, welcomed=1, failed=1) == []
+    assert two.tell("decided", "w1", decided=390, welcomed=1, failed=1, answered=390) == []
     assert two.decide("w2") == [COLLECT]
 
 
@@ -617,7 +654,15 @@ class World:
             self.post(name, "_built", {}, rng.expovariate(0.2))
         elif isinstance(command, Release):
             for decided in [*sorted(rng.sample(range(count + 1), min(count, 5))), count]:
-                self.tell(name, "decided", rng.uniform(0, 100), decided=decided, welcomed=decided, failed=0)
+                self.tell(
+                    name,
+                    "decided",
+                    rng.uniform(0, 100),
+                    decided=decided,
+                    welcomed=decided,
+                    failed=0,
+                    answered=decided,
+                )
         elif isinstance(command, Collect):
             self.tell(name, "records", 1, sequence=1)
             self.tell(name, "trailer", rng.uniform(2, 20))

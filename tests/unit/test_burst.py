@@ -292,6 +292,84 @@ def test_the_final_records_know_what_the_api_says() -> None:
     assert all(engine.calls[-1] == "close" for engine in one.engines)
 
 
+class Retrying(FakeApi):
+    """From ``moves_s`` after T0 on, another worker has the job."""
+
+    moves_s = 40.0
+
+    async def dispatches(self, room: str) -> tuple[DispatchView, ...]:
+        (found,) = await super().dispatches(room)
+        moved = self._clock.monotonic_ns() >= v.T0_NS + round(self.moves_s * NS_PER_S)
+        jobs = (JobView("AJ_1", "AW_2", "running", started_at_ns=9),) if moved else found.jobs
+        return (DispatchView("AD_1", v.AGENT_NAME, 5, jobs),)
+
+
+def test_a_look_during_the_watch_knows_the_first_worker_of_a_job_that_moves_on() -> None:
+    looked: list[float] = []
+
+    async def work(one: Bench) -> None:
+        api: Any = Retrying(one.clock)
+        await one.start()
+        await one.until(5)
+        one.burst.look(api)
+        one.burst.look(api)
+        await one.until(62)
+        looked.append(sum(api.asked.values()))
+        await one.burst.collect(api)
+
+    one = bench(work, users=40, options={"watch": "60"})
+    assert looked == [40]
+    assert one.outcomes == {Finding.JOB_RETRIED: 40}
+    assert {record.worker_id for record in one.records} == {"AW_2"}
+    offers = one.records[0].evidence["offers"]
+    assert [(offer["worker_id"], offer["started_ms"]) for offer in offers] == [("AW_1", None), ("AW_2", None)]
+
+
+def test_a_look_that_is_not_done_by_the_end_is_given_up() -> None:
+    async def work(one: Bench) -> None:
+        api: Any = FakeApi(one.clock)
+        await one.start()
+        await one.until(4)
+        one.burst.look(api)
+        await asyncio.sleep(0.0005)
+        await one.burst.collect(api)
+
+    one = bench(work, users=200, options={"watch": "1"})
+    assert len(one.records) == 200
+    assert {record.worker_id for record in one.records} == {"AW_1"}
+
+
+def test_an_agent_that_came_twice_is_read_twice() -> None:
+    def twice(item: PlannedSession, clock: VirtualClock) -> Sequence[Step]:
+        again = (3.0, v.participant(v.agent("PA_2" if item.ordinal == 0 else "PA_1")))
+        return (*welcome(item, clock)[:-1], again, (4.0, v.audible(clock)))
+
+    async def work(one: Bench) -> None:
+        made.append(FakeApi(one.clock))
+        await one.whole(made[0])
+
+    made: list[FakeApi] = []
+    one = bench(work, users=3, script=twice)
+    assert sorted(made[0].asked.values()) == [1, 1, 2]
+    assert one.outcomes == {Finding.OK: 2, Finding.AGENT_REJOINED: 1}
+
+
+def test_a_job_without_its_worker_is_read_again() -> None:
+    class Half(FakeApi):
+        async def dispatches(self, room: str) -> tuple[DispatchView, ...]:
+            (found,) = await super().dispatches(room)
+            jobs = found.jobs or (JobView("AJ_1", "", "pending"),)
+            return (DispatchView("AD_1", v.AGENT_NAME, 5, jobs),)
+
+    async def work(one: Bench) -> None:
+        made.append(Half(one.clock, jobs_after_s=133))
+        await one.whole(made[0])
+
+    made: list[FakeApi] = []
+    assert {record.worker_id for record in bench(work, users=2).records} == {"AW_1"}
+    assert set(made[0].asked.values()) == {3}
+
+
 def test_an_agent_that_only_the_api_sees() -> None:
     _, work = with_api()
     assert bench(work, script=no_agent, users=3).outcomes == {Finding.CLIENT_BLIND: 3}

@@ -123,6 +123,26 @@ def test_the_same_worker_means_a_mere_reconnect() -> None:
     )
 
 
+def test_who_comes_under_the_same_identity_replaces_the_one_before() -> None:
+    """The server tells nobody that the first one went; a room has an identity only once."""
+    played = watched(came("PA_2", 49.21), views=[ServerView((listed(job("AW_1", 5.0)),))])
+    assert played.found == (
+        Finding.AGENT_REJOINED,
+        "agent-AJ_1 entered at 5.26 s (PA_1, replaced at 49.26 s: duplicate_identity) and came back at "
+        "49.21 s (PA_2); job AJ_1 is still the one of AW_1",
+    )
+    first, second = played.record.evidence["agents"]
+    assert (first["gone_ms"], first["gone_reason"], first["replaced_by"]) == (
+        second["seen_ms"], "duplicate_identity", "PA_2",
+    )  # fmt: skip
+
+
+def test_what_the_server_says_of_a_replaced_one_counts() -> None:
+    played = watched(came("PA_2", 49.21), went("PA_1", 50, "connection_timeout"))
+    (first, _) = played.record.evidence["agents"]
+    assert (first["gone_ms"], first["gone_reason"]) == (49_260.0, "connection_timeout")
+
+
 @pytest.mark.parametrize("views", [[], [ServerView(unread="timeout")], [ServerView((listed(),))]])
 def test_where_no_read_names_a_worker_nothing_is_said_of_one(views: list[ServerView]) -> None:
     played = watched(*FOUNDING, views=views)
