@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
     from lk_users.report.words import Summary
 
-MAX_LINES: Final = 44
+MAX_LINES: Final = 50
 WIDTH: Final = 110
 REASONS_SHOWN: Final = 3
 SLOS_SHOWN: Final = 4
 FAILURES_SHOWN: Final = 3
+# Both ids, both moments and both workers of a job that came twice have to fit.
+TWICE_LINES: Final = 4
 
 MARKS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -43,19 +45,20 @@ def text(summary: Summary) -> str:
         _about(summary),
         *_points([words.session_line(summary)], 1),
         *_points(words.failure_lines(summary), FAILURES_SHOWN),
+        *_points(words.twice_lines(summary), 1, TWICE_LINES),
         "",
         "Where the time went",
-        *_points(words.time_lines(summary), 4),
+        *_points(words.time_lines(summary), 5),
         *_mark_lines(summary["marks"], str(summary["settings"].get("welcome", ""))),
         "",
         "How far to trust it",
-        *_points([words.burst_line(summary), words.health_line(summary)], 2),
+        *_points(words.trust_lines(summary), 3),
     ]
     return "\n".join(lines)
 
 
-def _points(sentences: Sequence[str], shown: int) -> list[str]:
-    """Each sentence as a point of at most two lines; of more than ``shown`` the rest is counted."""
+def _points(sentences: Sequence[str], shown: int, lines_each: int = 2) -> list[str]:
+    """Each sentence as a point of at most ``lines_each``; of more than ``shown`` the rest is counted."""
     lines = []
     for sentence in sentences[:shown]:
         lines += textwrap.wrap(
@@ -63,7 +66,7 @@ def _points(sentences: Sequence[str], shown: int) -> list[str]:
             WIDTH,
             initial_indent="  - ",
             subsequent_indent="    ",
-            max_lines=2,
+            max_lines=lines_each,
             placeholder=" …",
             break_on_hyphens=False,
         )

@@ -30,13 +30,14 @@ def text(summary: Summary) -> str:
         words.session_line(summary),
         _points(words.failure_lines(summary)),
         _outcomes(summary),
+        _twice(summary),
         "## Where the time went",
         _points(words.time_lines(summary)),
         _phases(summary),
         "From the planned start. A session that never got there counts at its deadline, and under *never*.",
         _marks(summary["marks"]),
         "## How far to trust it",
-        _points([words.burst_line(summary), words.health_line(summary)]),
+        _points(words.trust_lines(summary)),
         _workers(summary["workers"]),
         _bursts(summary["bursts"]),
         "## Slowest and failed sessions",
@@ -74,6 +75,29 @@ def _outcomes(summary: Summary) -> str:
         found = ", ".join(f"{name} {count}" for name, count in further.items())
         text += f"\n\nFound in sessions, whatever their outcome: {found}."
     return text
+
+
+def _twice(summary: Summary) -> str:
+    """Every agent that entered twice, with what its owner needs to find it."""
+    rows = [
+        (
+            session["finding"],
+            session["room"],
+            agent["job_id"] or session["job_id"],
+            agent["worker_id"] or "not known",
+            agent["sid"],
+            words.duration(agent["joined_ms"] if agent["joined_ms"] is not None else agent["seen_ms"]),
+            words.duration(agent["gone_ms"]),
+            agent["gone_reason"],
+        )
+        for session in summary["entered_twice"]
+        for agent in session["agents"]
+    ]
+    head = ("finding", "room", "job", "agent worker", "agent sid", "entered", "gone", "why")
+    if not rows:
+        return ""
+    advice = [f"{line}\n\n" for line in words.twice_lines(summary)]
+    return f"### Agents that entered twice\n\n{''.join(advice)}{_table(head, rows)}"
 
 
 def _phases(summary: Summary) -> str:

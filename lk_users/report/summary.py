@@ -5,6 +5,7 @@ Nothing here depends on when or where it is made, so a report made again has the
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.outcome import ORDER, OURS, Fault, Finding, fault_of
 from lk_users.record import Mark, Phase
+from lk_users.report.clocks import contradictions
 from lk_users.slo import GROUPS, belongs
 from lk_users.stats import limit_ns, mark_samples_ns, percentile, phase_samples_ns, start_errors_ns
 from lk_users.verdict import counted
@@ -37,6 +39,11 @@ _ID_FIELDS: Final = (
     "agent_sid",
     "agent_identity",
 )
+_AGENT_FIELDS: Final = (
+    "sid", "identity", "job_id", "worker_id", "joined_ms", "seen_ms", "gone_ms", "gone_reason",
+)  # fmt: skip
+# An agent entered more than once, the gravest first; by the first two an entrypoint ran more than once.
+TWICE: Final = (Finding.JOB_RETRIED, Finding.DUPLICATE_AGENT, Finding.AGENT_REJOINED)
 
 
 def summarize(info: RunInfo, settings: Settings, merged: Merged, judgement: Judgement) -> dict[str, Any]:
@@ -75,6 +82,9 @@ def summarize(info: RunInfo, settings: Settings, merged: Merged, judgement: Judg
         "marks": {mark.value: _mark(figures, mark) for mark in Mark},
         "phases": _phases(figures),
         "bottleneck": _bottleneck(figures),
+        "bottleneck_slowest_tenth": _bottleneck_slowest(figures),
+        "server_clock": _server_clock(records, merged.trailers),
+        "entered_twice": _entered_twice(records),
         "bursts": [_burst(number, merged.bursts, figures) for number in _burst_numbers(merged)],
         "workers": _workers(records, merged.trailers),
         "sinks": {},
@@ -162,6 +172,57 @@ def _bottleneck(records: Sequence[Record]) -> dict[str, Any] | None:
         return None
     spent_ns = _spent_ns(observed, blamable=False)[phase]
     return {"phase": phase.value, "share": round(spent_ns / waited_ns, 6)}
+
+
+def _bottleneck_slowest(records: Sequence[Record]) -> dict[str, Any] | None:
+    """The same over the tenth of the sessions that waited longest."""
+    observed = sorted(_observed(records), key=lambda record: (-wait_ns(record), record.sort_key()))
+    slowest = observed[: math.ceil(len(observed) / 10)]
+    found = _bottleneck(slowest)
+    return None if found is None else {**found, "sessions": len(slowest)}
+
+
+def _server_clock(records: Sequence[Record], trailers: Sequence[Trailer]) -> dict[str, Any] | None:
+    """How well the server's clock is known, over all workers: the offset of the best known, the uncertainty
+    of the least. ``agree``: all brackets of a node met, and those of different nodes too;
+    ``contradicted``: sessions whose own marks contradict the server's stamps, of ``compared``."""
+    known = [trailer.server_clock for trailer in trailers if trailer.server_clock]
+    if not known:
+        return None
+    compared = [found for record in records if (found := contradictions(record)) is not None]
+    return {
+        "offset_ms": min(known, key=lambda clock: clock["uncertainty_ms"])["offset_ms"],
+        "uncertainty_ms": max(clock["uncertainty_ms"] for clock in known),
+        "brackets": sum(clock["brackets"] for clock in known),
+        "apart": sum(clock["apart"] for clock in known),
+        "nodes": max(clock["nodes"] for clock in known),
+        "nodes_apart_ms": max(clock["nodes_apart_ms"] for clock in known),
+        "agree": not any(clock["apart"] or clock["nodes_apart_ms"] for clock in known),
+        "compared": len(compared),
+        "contradicted": sum(bool(found) for found in compared),
+    }
+
+
+def _entered_twice(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Every session in which an agent entered twice, or two of it did: who, when, on which worker."""
+    return [
+        {
+            "session_id": record.session_id,
+            "outcome": record.outcome.value,
+            "room": record.room,
+            "room_sid": record.room_sid,
+            "job_id": record.job_id,
+            "finding": (finding := next(name for name in TWICE if name in record.findings)).value,
+            "cause": record.findings[finding],
+            "agents": [
+                {name: agent.get(name) for name in _AGENT_FIELDS}
+                for agent in record.evidence.get("agents", ())
+                if agent.get("named")
+            ],
+        }
+        for record in records
+        if any(name in record.findings for name in TWICE)
+    ]
 
 
 def _burst_numbers(merged: Merged) -> list[int]:

@@ -18,6 +18,9 @@ CAUSES_SHOWN: Final = 3
 # Below it the "bottleneck" is a crumb of a wait for something that never came.
 EXPLAINS_SHARE: Final = 0.1
 NEXT_SHARE: Final = 0.05
+SLOWEST_WORTH_IT: Final = 3
+# The findings by which an agent's entrypoint ran more than once for a user.
+RAN_TWICE: Final = (Finding.JOB_RETRIED, Finding.DUPLICATE_AGENT)
 LATE_AGENT_MS: Final = 1000.0
 
 PHASES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
@@ -155,9 +158,45 @@ def failure_lines(summary: Summary) -> list[str]:
     return lines
 
 
+def twice_lines(summary: Summary) -> list[str]:
+    """Which job came twice, when and where, and what to do about it."""
+    twice = [item for item in summary["entered_twice"] if item["finding"] in RAN_TWICE]
+    if not twice:
+        return []
+    first = twice[0]
+    cause = str(first["cause"])
+    more = f" So in {plural(len(twice) - 1, 'more session')}." if len(twice) > 1 else ""
+    return [f"{cause[:1].upper()}{cause[1:]}: make the entrypoint idempotent per job id.{more}"]
+
+
 def time_lines(summary: Summary) -> list[str]:
     """Where the time went."""
-    return [*_bottleneck_lines(summary), *_ghost_lines(summary), *_late_lines(summary)]
+    return [
+        *_bottleneck_lines(summary),
+        *_slowest_lines(summary),
+        *_ghost_lines(summary),
+        *_late_lines(summary),
+    ]
+
+
+def clock_line(summary: Summary) -> str:
+    """How well the server's stamps can be placed among the users' marks; empty where there were none."""
+    clock = summary["server_clock"]
+    if clock is None:
+        return ""
+    text = f"Server's clock known to ±{duration(clock['uncertainty_ms'])} from {clock['brackets']} brackets"
+    if clock["nodes_apart_ms"]:
+        text += (
+            f"; the clocks of its {clock['nodes']} nodes differ by {duration(clock['nodes_apart_ms'])} or "
+            "more, so phases between nodes can be off by that"
+        )
+    if clock["apart"]:
+        text += f"; {clock['apart']} of them do not agree with the others of their node"
+    if clock["contradicted"]:
+        text += f"; {clock['contradicted']} of {plural(clock['compared'], 'session')} contradict it"
+    elif clock["compared"]:
+        text += f", and no session of {clock['compared']} contradicts it"
+    return text + "."
 
 
 def burst_line(summary: Summary) -> str:
@@ -189,6 +228,12 @@ def health_line(summary: Summary) -> str:
     return text + (f", clocks known to ±{duration(max(clocks))}." if clocks else ".")
 
 
+def trust_lines(summary: Summary) -> list[str]:
+    """How far to trust it."""
+    lines = (burst_line(summary), health_line(summary), clock_line(summary))
+    return [line for line in lines if line]
+
+
 def _bottleneck_lines(summary: Summary) -> list[str]:
     bottleneck, phases = summary["bottleneck"], summary["phases"]
     if bottleneck is None:
@@ -215,6 +260,19 @@ def _bottleneck_lines(summary: Summary) -> list[str]:
     )
     shown = [f"{other} {percent(part)}" for part, other in others[:2] if part >= NEXT_SHARE]
     return [*lines, f"Next: {', '.join(shown)} (phases can overlap)."] if shown else lines
+
+
+def _slowest_lines(summary: Summary) -> list[str]:
+    """Worth a sentence where the slowest waited for something else, or for more of the same."""
+    slowest, overall = summary["bottleneck_slowest_tenth"], summary["bottleneck"]
+    if slowest is None or slowest["share"] < EXPLAINS_SHARE or slowest["sessions"] < SLOWEST_WORTH_IT:
+        return []
+    name = slowest["phase"]
+    also = ", too" if overall is not None and overall["phase"] == name else ""
+    return [
+        f"In the slowest tenth ({plural(slowest['sessions'], 'session')}) {percent(slowest['share'])} of the "
+        f"wait was in {PHASES[name][0]} ({name}){also}."
+    ]
 
 
 def _ghost_lines(summary: Summary) -> list[str]:

@@ -494,11 +494,12 @@ def test_where_the_time_went_in_a_burst_of_600(tmp_path: Path) -> None:
     write_run(tmp_path, burst_of_600(), workers=TWO_WORKERS)
     make_report(tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
-    queue, ghost, late = words.time_lines(summary)
+    queue, slowest, ghost, late = words.time_lines(summary)
     assert queue == (
         "86 % of the wait was in the server's queue (server_queue: from storing the dispatch to offering the "
         "job to the worker that took it), p50 16.9 s, p99 31.4 s."
     )
+    assert slowest.startswith("In the slowest tenth (60 sessions) ")
     assert ghost.startswith("588 of 600 rooms also asked for an unnamed agent that no worker serves")
     assert ghost.endswith("`--dispatch room` or `--dispatch token` avoids it.")
     assert "12 users got no agent at all" in late

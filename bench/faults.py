@@ -1,0 +1,111 @@
+"""Faults of the reference agent against the embedded stack: does every record say what was done wrong?
+
+python bench/faults.py table      every fault of the table 20 times, in one burst
+python bench/faults.py founding   20 agents cut off 36 s in, each back 9 s later, under --watch 60
+python bench/faults.py clock      600 by api: do the server's stamps and the users' marks agree?
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+from lk_users.local import stack
+from lk_users.record import Record
+from lk_users.report.clocks import contradictions
+
+LOCUSTFILE = Path(__file__).parent.parent / "locustfiles" / "burst.py"
+TIMES = 20
+# Fault, its times, and the outcomes that it demands. With --session-timeout 20 and --welcome-timeout 4.
+TABLE: tuple[tuple[str, dict[str, int], tuple[str, ...]], ...] = (
+    ("none", {}, ("ok",)),
+    ("slow_join", {"delay_ms": 2000}, ("ok",)),
+    ("slow_join", {"delay_ms": 60_000}, ("assigned_not_joined",)),
+    ("reject", {}, ("rejected", "never_assigned")),
+    ("ignore", {}, ("never_assigned",)),
+    ("slow_welcome", {"delay_ms": 6000}, ("welcome_late",)),
+    ("silent", {}, ("welcome_missing",)),
+    ("freeze", {}, ("welcome_missing",)),
+    ("eager", {}, ("welcome_clipped", "welcome_missing", "ok")),
+    ("background", {}, ("welcome_missing",)),
+    ("die_after_join", {}, ("agent_left", "welcome_missing")),
+    ("end", {}, ("agent_ended",)),
+    ("rejoin", {}, ("agent_rejoined",)),
+    ("cut", {"delay_ms": 4000, "back_ms": 1000}, ("agent_rejoined",)),
+    ("duplicate", {}, ("duplicate_agent",)),
+    ("bystander", {}, ("ok",)),
+)
+
+
+def run(users: int, *options: str) -> tuple[dict[str, Any], list[Record], str]:
+    """One run's summary, records and ``summary.md``; how long it took is in ``wall_s``."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary",
+            "-u", str(users), "-r", str(users), "--agent-name", stack.AGENT_NAME,
+            "--run-dir", f"{folder}/runs", *options,
+        ]  # fmt: skip
+        quiet = ["sh", "-c", f"exec {shlex.join(command)} >/dev/null 2>&1"]
+        started_s = time.monotonic()
+        code = stack.run(quiet, say=lambda line: None)
+        (run_dir,) = Path(folder).glob("runs/*")
+        summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
+        records = [Record.from_json(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
+        text = (run_dir / "summary.md").read_text()
+        return {**summary, "code": code, "wall_s": time.monotonic() - started_s}, records, text
+
+
+def table() -> None:
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as lines:
+        for fault, times_ms, _ in TABLE:
+            print(json.dumps({"lk": {"fault": fault, **times_ms}}), file=lines, flush=True)
+        # --dispatch room: by api, 20 jobs a second would use up the time of those that come last.
+        options = ("--dispatch", "room", "--session-timeout", "40", "--welcome-timeout", "4", "--watch", "6")
+        summary, records, _ = run(TIMES * len(TABLE), "--metadata", f"@{lines.name}", *options)
+    found: dict[int, Counter[str]] = defaultdict(Counter)
+    for record in records:
+        found[record.ordinal % len(TABLE)][record.outcome.value] += 1
+    wrong = 0
+    for row, (fault, times_ms, demanded) in enumerate(TABLE):
+        strange = sum(count for outcome, count in found[row].items() if outcome not in demanded)
+        wrong += strange
+        times = " ".join(f"{name} {value}" for name, value in times_ms.items())
+        outcomes = ", ".join(f"{outcome} {count}" for outcome, count in found[row].most_common())
+        print(f"{fault:15} {times:28} {outcomes}{'   <- not demanded' if strange else ''}")
+    print(
+        f"{len(records)} records, {wrong} not as demanded, exit {summary['code']}, {summary['wall_s']:.0f} s"
+    )
+
+
+def founding() -> None:
+    metadata = json.dumps({"lk": {"fault": "cut", "delay_ms": 36_000, "back_ms": 9_000}})
+    summary, records, text = run(20, "--dispatch", "room", "--watch", "60", "--metadata", metadata)
+    print(f"{summary['outcomes']}, exit {summary['code']}, {summary['wall_s']:.0f} s")
+    for record in records:
+        print(f"  {record.cause}")
+    print(text)
+
+
+def clock() -> None:
+    summary, records, _ = run(600)
+    found = {record.session_id: why for record in records if (why := contradictions(record))}
+    print(
+        f"{len(records) - len(found)} of {len(records)} agree; {summary['server_clock']}; "
+        f"{summary['outcomes']}; groups {summary['groups']}"
+    )
+    for session_id, why in found.items():
+        print(f"  {session_id}: {'; '.join(why)}")
+
+
+BENCHES = {"table": table, "founding": founding, "clock": clock}
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1] not in BENCHES:
+        sys.exit(f"usage: python bench/faults.py {'|'.join(BENCHES)}")
+    BENCHES[sys.argv[1]]()
