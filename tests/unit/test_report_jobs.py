@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 MS = NS_PER_MS
 CLOCK = {
-    "offset_ms": -3.25, "uncertainty_ms": 1.4, "brackets": 1200, "apart": 0, "nodes": 1, "nodes_apart_ms": 0.0,
+    "offset_ms": -3.25, "uncertainty_ms": 1.4, "brackets": 1200, "apart": 0, "nodes": 1,
+    "nodes_apart_ms": 0.0,
 }  # fmt: skip
 
 
