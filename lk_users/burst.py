@@ -23,7 +23,7 @@ from lk_users.record import Mark
 from lk_users.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from lk_users.clock import Clock
     from lk_users.engines.port import Engine, EngineListener
@@ -98,19 +98,18 @@ class Stage:
         """Provisional without ``view``: before the server was asked."""
         return session.record(self.run_id, self.worker.name, self.worker.region, view, lag_ns)
 
-    async def end(
-        self, ended: Sequence[Session], api: Api | None, earlier: Mapping[Session, ServerView]
-    ) -> dict[Session, ServerView]:
+    async def end(self, ended: Sequence[Session], api: Api | None, views: dict[Session, ServerView]) -> None:
         """Read what the API says of the sessions, leave their rooms, delete those.
 
-        ``api``: None where there is nothing to ask (engine ``idle``). ``earlier``: what it said before.
+        ``api``: None where there is nothing to ask (engine ``idle``). ``views``: what it said before, and
+        then what it says now.
         """
-        views = await _read_all(ended, self.settings, api, earlier)
+        if api is not None:
+            await _read_all(ended, self.settings, api, views)
         await _bounded((session.close() for session in ended), BUILD_CONCURRENCY)
         if api is not None:
             await asyncio.sleep(AGENT_LEAVE_S)
             await _bounded((_delete(api, session) for session in ended), BUILD_CONCURRENCY)
-        return views
 
 
 class Burst:
@@ -161,8 +160,8 @@ class Burst:
     def look(self, api: Api) -> None:
         """Ask the API a first time of every session: nobody waits for a welcome any more, anywhere."""
         if self._looking is None:
-            reads = (_read(api, session, self._views) for session in self.sessions)
-            self._looking = asyncio.get_running_loop().create_task(_bounded(reads, BUILD_CONCURRENCY))
+            reads = _read_all(self.sessions, self._stage.settings, api, self._views)
+            self._looking = asyncio.get_running_loop().create_task(reads)
 
     def cancel(self, cause: str) -> None:
         """End every session that is not decided."""
@@ -176,14 +175,11 @@ class Burst:
         """After the burst is decided everywhere: end the sessions, and report the final records."""
         self._restore_gc()
         before_s = time.process_time()
-        if self._looking is not None:
-            # What it has not read yet, the reads that come now do.
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
-        views = await self._stage.end(self.sessions, api, self._views)
+        await _given_up(self._looking)
+        await self._stage.end(self.sessions, api, self._views)
         self._read_cpu_s = time.process_time() - before_s
         for session, lag_ns in zip(self.sessions, self._lags_ns(), strict=True):
-            record = self._stage.record(session, views.get(session), lag_ns)
+            record = self._stage.record(session, self._views.get(session), lag_ns)
             self._records += 1
             self._reporter.recorded(record)
 
@@ -258,7 +254,7 @@ class FreeUsers:
         self._server_clock = ServerClock()
         self._waiting: dict[Session, asyncio.Event] = {}
         self._views: dict[Session, ServerView] = {}
-        self._looking: set[asyncio.Task[None]] = set()
+        self._looking: dict[Session, asyncio.Task[None]] = {}
 
     async def run(self, ordinal: int) -> Record:
         """One session, start to clean-up."""
@@ -274,11 +270,11 @@ class FreeUsers:
             await done.wait()
         finally:
             del self._waiting[session]
-        earlier = {session: view} if (view := self._views.pop(session, None)) is not None else {}
-        views = await stage.end([session], self._api, earlier)
+        await _given_up(self._looking.pop(session, None))
+        await stage.end([session], self._api, self._views)
         end_ns = session.intended_ns + (session.decided_ns or 0)
         lag_ns = max(meter.largest_ns(session.intended_ns, end_ns) for _, meter in stage.meters.named())
-        record = stage.record(session, views.get(session), lag_ns)
+        record = stage.record(session, self._views.pop(session, None), lag_ns)
         stage.reporter.recorded(record)
         return record
 
@@ -294,9 +290,8 @@ class FreeUsers:
     def marked(self, session: Session, mark: Mark, at_ns: int) -> None:
         self._stage.reporter.marked(session, mark, at_ns)
         if mark == Mark.WELCOMED and self._stage.settings.watch_s and self._api is not None:
-            looking = asyncio.get_running_loop().create_task(_read(self._api, session, self._views))
-            self._looking.add(looking)
-            looking.add_done_callback(self._looking.discard)
+            reads = _read_all([session], self._stage.settings, self._api, self._views)
+            self._looking[session] = asyncio.get_running_loop().create_task(reads)
 
     def decided(self, session: Session) -> None:
         self._stage.reporter.decided(session, self._stage.record(session))
@@ -304,13 +299,18 @@ class FreeUsers:
             self._waiting[session].set()
 
 
+async def _given_up(looking: asyncio.Task[None] | None) -> None:
+    """A first look that is not done: what it has not read yet, the reads that follow do."""
+    if looking is not None:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+
+
 async def _read_all(
-    burst: Sequence[Session], settings: Settings, api: Api | None, earlier: Mapping[Session, ServerView]
-) -> dict[Session, ServerView]:
-    """What the API says of each session. A server that is gone is asked no more than it takes to see that."""
-    if api is None:
-        return {}
-    views = dict(earlier)
+    burst: Sequence[Session], settings: Settings, api: Api, views: dict[Session, ServerView]
+) -> None:
+    """What the API says of each session goes into ``views``, beside what it said before. A server that is
+    gone is asked no more than it takes to see that."""
     loop = asyncio.get_running_loop()
     started_s = loop.time()
     open_sessions, reads = list(burst), 0
@@ -326,7 +326,6 @@ async def _read_all(
         if not open_sessions or loop.time() - started_s > JOBS_LATE_S:
             break
         await asyncio.sleep(READ_AGAIN_S)
-    return views
 
 
 async def _read(api: Api, session: Session, views: dict[Session, ServerView]) -> None:
