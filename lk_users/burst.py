@@ -157,6 +157,11 @@ class Burst:
         if not self.sessions:
             loop.call_soon(self._reporter.all_decided)
 
+    @property
+    def announced(self) -> bool:
+        """Has it its T0?"""
+        return self._t0_ns > 0
+
     def look(self, api: Api) -> None:
         """Ask the API a first time of every session: nobody waits for a welcome any more, anywhere."""
         if self._looking is None:

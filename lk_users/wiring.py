@@ -207,7 +207,7 @@ class Wiring:
             index = max(0, int(getattr(self._runner, "worker_index", 0)))
             self.worker = WorkerSide(
                 name, index, settings, self._process, self._target, self._runtime, self._stats,
-                self._send_to_master,
+                self._send_to_master, self._master_gone,
             )  # fmt: skip
 
     def _spawning_complete(self, **_: Any) -> None:
@@ -269,6 +269,18 @@ class Wiring:
     def _run_over(self) -> None:
         """Nothing more will come: Locust itself would go on for ever."""
         gevent.spawn(self._runner.quit if self._headless else self._runner.stop)
+
+    def _master_gone(self) -> None:
+        """The worker goes on alone, and Locust must not end it before it is done."""
+        logger.warning("lk-users: the master is gone; finishing the sessions that run, then ending")
+        self._runner.last_heartbeat_timestamp = None
+        gevent.spawn(self._finish_alone)
+
+    def _finish_alone(self) -> None:
+        assert self.worker is not None
+        self.worker.finish_alone()
+        self._environment.process_exit_code = int(ExitCode.VOID)
+        self._runner.quit()
 
     def _refused(self, refused: Refused) -> None:
         """A fault that only ``test_start`` could see."""

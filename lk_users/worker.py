@@ -38,6 +38,7 @@ from lk_users.health import Trailer
 from lk_users.outcome import Finding
 from lk_users.plan import Share
 from lk_users.record import Mark
+from lk_users.report.folder import append_reason
 from lk_users.sinks.jsonl import Journal
 from lk_users.version import VERSION
 from lk_users.wire.api import Api, Keys
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
 QUICK_PINGS = 12
 QUICK_PING_S = 0.1
 PING_S = 2.0
+# A master that answers no ping for so long is gone; Locust itself would wait 60 s.
+MASTER_GONE_S = 10.0
 PROGRESS_S = 0.5
 # One message of records; Locust's own queue carries heartbeats too.
 RECORDS_BYTES = 64 * 1024
@@ -90,6 +93,7 @@ class WorkerSide:
         runtime: Runtime,
         stats: LocustStats,
         send: Callable[[Kind, dict[str, Any]], None],
+        master_gone: Callable[[], None],
     ) -> None:
         self.worker = Worker(name, process.region)
         self.settings = settings
@@ -100,11 +104,15 @@ class WorkerSide:
         self._runtime = runtime
         self._stats = stats
         self._send = send
+        self._master_gone = master_gone
+        self._alone = False
         self._clock = SystemClock()
+        self._unanswered = 0
         self._barrier = WorkerBarrier()
         self._estimator = PingEstimator()
         self._parked = 0
         self._over = Event()
+        self._decided_all = Event()
         self._started = Event()
         self._acks: dict[int, Event] = {}
         self._sequence = 0
@@ -147,6 +155,7 @@ class WorkerSide:
 
     def receive(self, kind: str, data: Mapping[str, Any]) -> None:
         """A message of the master."""
+        self._unanswered = 0
         if kind == Kind.PONG:
             self._estimator.add(data["sent_ns"], data["master_ns"], self._clock.monotonic_ns())
             return
@@ -165,6 +174,26 @@ class WorkerSide:
                 self._collect()
             self._collected.wait(patience_s)
         self.close()
+
+    def finish_alone(self) -> None:
+        """Without a master: the sessions that run come to their end, and all of it is in the journal. The
+        run folder says why the run is void."""
+        if self._journal is None:
+            return
+        reason = (
+            f"worker {self.worker.name} ({self.worker.region}): its master was gone for "
+            f"{MASTER_GONE_S:.0f} s; it finished its sessions alone"
+        )
+        append_reason(self._process.run_dir / self._barrier.run_id, reason)
+        if self._collected.is_set():
+            return
+        if self._burst is not None and self._burst.share.count:
+            if not self._burst.announced:
+                self._cancel("the master was gone before T0")
+            self._decided_all.wait()
+        if not self._closing:
+            self._collect()
+        self._collected.wait()
 
     def close(self) -> None:
         """Free what the run holds in this process. Idempotent."""
@@ -188,7 +217,7 @@ class WorkerSide:
         self._runtime.post(lambda: self._recorded(record))
 
     def all_decided(self) -> None:
-        self._runtime.post(self._tell_decided)
+        self._runtime.post(self._all_are_decided)
 
     # Inside, on greenlets.
 
@@ -212,6 +241,7 @@ class WorkerSide:
         self._counts = dict.fromkeys(self._counts, 0)
         self._records = []
         self._collected.clear()
+        self._decided_all.clear()
         self._closing = False
         self._cancel_cause = ""
         self._burst = None
@@ -346,8 +376,9 @@ class WorkerSide:
             if lines and (record is None or size + len(line) > RECORDS_BYTES):
                 self._sequence += 1
                 acked = self._acks.setdefault(self._sequence, Event())
-                self._message(Kind.RECORDS, {"sequence": self._sequence, "records": lines})
-                acked.wait(ACK_WAIT_S)
+                if not self._alone:
+                    self._message(Kind.RECORDS, {"sequence": self._sequence, "records": lines})
+                    acked.wait(ACK_WAIT_S)
                 lines, size = [], 0
             if record is not None:
                 lines.append(line)
@@ -380,6 +411,10 @@ class WorkerSide:
     def _tell_decided(self) -> None:
         self._message(Kind.DECIDED, dict(self._counts))
 
+    def _all_are_decided(self) -> None:
+        self._decided_all.set()
+        self._tell_decided()
+
     def _message(self, kind: Kind, data: dict[str, Any]) -> None:
         self._send(kind, {"run": self._barrier.run_id, "burst": self._barrier.burst, **data})
 
@@ -396,7 +431,16 @@ class WorkerSide:
         while True:
             self._send(Kind.PING, {"sent_ns": self._clock.monotonic_ns()})
             pings += 1
-            gevent.sleep(QUICK_PING_S if pings < QUICK_PINGS else PING_S)
+            if pings < QUICK_PINGS:
+                gevent.sleep(QUICK_PING_S)
+                continue
+            # Counted, not timed: a process that was stopped for a while has heard nobody either.
+            self._unanswered += 1
+            gevent.sleep(PING_S)
+            if self._unanswered * PING_S >= MASTER_GONE_S:
+                self._alone = True
+                self._master_gone()
+                return
 
     def _offset_ms(self) -> tuple[float, float]:
         offset = self._estimator.at(self._clock.monotonic_ns())
