@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 # A Locust message can be late by a second where a greenlet holds the hub.
 T0_AHEAD_NS = NS_PER_S
 T0_AHEAD_TRIPS = 4
+# The dispatch, two reads of dispatches and of participants, the room's deletion: what a budget is spent on.
+REQUESTS_A_SESSION = 6
 # How long past the last session's own deadline a worker may stay silent about it.
 DECISION_GRACE_NS = 15 * NS_PER_S
 
@@ -353,9 +355,12 @@ class MasterBarrier:
         return [collect, *self._all_trailed(now_ns)]
 
     def _extend(self, now_ns: int) -> None:
-        """Whoever still sends gets the whole time again."""
+        """Whoever still sends gets the whole time again, and what --api-budget makes its requests take."""
         if self.state is State.COLLECTING:
-            self._deadline_ns = now_ns + round(self.settings.trailer_timeout_s * NS_PER_S)
+            budget = self.settings.api_budget_per_minute
+            requests = REQUESTS_A_SESSION * self.progress()["total"]
+            paced_s = requests * 60 / budget if budget else 0.0
+            self._deadline_ns = now_ns + round((self.settings.trailer_timeout_s + paced_s) * NS_PER_S)
 
     def _all_trailed(self, now_ns: int) -> list[Action]:
         if self.state is not State.COLLECTING:

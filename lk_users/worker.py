@@ -262,6 +262,10 @@ class WorkerSide:
         if share.burst == 0:
             self._begin_free(share)
             return
+        if self._api is not None and share.total:
+            # The budget is the run's: each worker has as much of it as of the sessions.
+            budget = self.settings.api_budget_per_minute * share.count / share.total
+            self._runtime.on_loop(self._api.limit, budget)
         self._journal.share(share)
         burst = self._runtime.call(self._make_burst(share))
         self._burst = burst

@@ -160,6 +160,10 @@ class Api:
     async def close(self) -> None:
         await self._session.close()
 
+    def limit(self, budget_per_minute: float) -> None:
+        """From now on at most so many requests a minute; 0 for no limit."""
+        self._pace.every(60.0 / budget_per_minute if budget_per_minute else 0.0)
+
     def spent(self, requests: int) -> None:
         """So many requests went to the API without passing here: the dispatches of a burst."""
         self._pace.spend(requests)
@@ -212,6 +216,9 @@ class _Pace:
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
         self._next_s = 0.0
+
+    def every(self, interval_s: float) -> None:
+        self._interval_s = interval_s
 
     def spend(self, requests: int) -> None:
         now_s = asyncio.get_running_loop().time()

@@ -463,6 +463,14 @@ def test_another_version_is_refused() -> None:
 # The master: cancelling.
 
 
+def test_a_budget_of_requests_lengthens_the_wait_for_trailers() -> None:
+    """600 sessions of 6 requests at 900 a minute: 240 s more than the 30 s of --trailer-timeout."""
+    one = run(api_budget="900").to(State.COLLECTING)
+    assert one.tick(269.9) == []
+    assert one.tick(0.1) != []
+    assert one.barrier.reasons
+
+
 @pytest.mark.parametrize("state", [State.GATHERING, State.RESTING])
 def test_cancelling_what_has_no_sessions_is_the_end(state: State) -> None:
     one = run(bursts="2")

@@ -555,7 +555,8 @@ def free(
         users = FreeUsers(one.stage, api)
         await work(users, one)
 
-    return bench(both, users=0, options={"release": "free"}, **changes)
+    options = {"release": "free", **changes.pop("options", {})}
+    return bench(both, users=0, options=options, **changes)
 
 
 def test_a_free_user_starts_at_once_and_cleans_up_for_itself() -> None:
@@ -576,6 +577,25 @@ def test_a_free_user_starts_at_once_and_cleans_up_for_itself() -> None:
     assert record.marks_ns["fired"] == 0
     assert len(one.provisional) == 1
     assert made[0].deleted == [record.room]
+
+
+def test_a_free_user_that_watches_looks_after_its_welcome() -> None:
+    made: list[Retrying] = []
+
+    def api_of(clock: VirtualClock) -> Retrying:
+        made.append(Retrying(clock))
+        made[0].moves_s = 4.0
+        return made[0]
+
+    async def work(users: FreeUsers, one: Bench) -> None:
+        await one.until(0)
+        await users.run(0)
+        assert users._looking == users._views == {}
+
+    one = free(work, api_of, options={"watch": "5"})
+    assert one.outcomes == {Finding.JOB_RETRIED: 1}
+    assert [offer["worker_id"] for offer in one.records[0].evidence["offers"]] == ["AW_1", "AW_2"]
+    assert set(made[0].asked.values()) == {2}
 
 
 def test_cancelling_free_users() -> None:

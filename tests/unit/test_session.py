@@ -16,6 +16,7 @@ from lk_users.evidence import DispatchView, JobView, ServerView
 from lk_users.outcome import OUTCOMES, Finding
 from lk_users.plan import planned
 from lk_users.record import Mark, Phase, Record
+from lk_users.report.clocks import contradictions
 from lk_users.session import Session
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def play(
     cancel_at_s: float | None = None,
     facts: dict[str, object] | None = None,
     linger_s: float = 5.0,
+    server_clock: ServerClock | None = None,
     **options: str,
 ) -> Played:
     """One session from two seconds before T0 to some seconds after its deadline, whatever it does."""
@@ -128,7 +130,8 @@ def play(
             return played.engine
 
         item = planned(RUN_ID, 1, 0, chosen, "eu")
-        session = played.session = Session(item, chosen, clock, ServerClock(), _Observer(played), make_engine)
+        around = server_clock or ServerClock()
+        session = played.session = Session(item, chosen, clock, around, _Observer(played), make_engine)
         loop = asyncio.get_running_loop()
         await session.build()
         session.announce(v.T0_NS, v.WALL_START_NS + 2 * NS_PER_S)
@@ -278,6 +281,27 @@ def test_an_agent_that_was_there_before_the_user() -> None:
     assert played.found == (Finding.OK, "")
     assert (played.marks_ms["agent_seen"], played.marks_ms["welcomed"]) == (50, 120)
     assert played.marks_ms["agent_joined"] <= 50
+
+
+def test_a_session_is_placed_by_the_clock_of_its_own_node() -> None:
+    """Another node is 300 ms ahead, and its brackets are the narrower ones."""
+    ahead = ServerClock()
+    for after_ms in range(10):
+        ours_ns = v.T0_NS - after_ms * NS_PER_MS
+        theirs_ns = v.wall_ms(0.3) * NS_PER_MS - after_ms * NS_PER_MS
+        ahead.add("another", ours_ns - 1000, theirs_ns, ours_ns)
+    record = play(server_clock=ahead).record
+    assert abs(record.marks_ns["agent_joined"] - 500 * NS_PER_MS) <= record.joined_uncertainty_ns
+    assert record.joined_uncertainty_ns <= 25 * NS_PER_MS
+    assert contradictions(record) == []
+
+
+def test_a_join_that_was_stamped_after_it_was_seen_is_a_contradiction_and_not_hidden() -> None:
+    late = (*JOINED, (0.5, v.participant(v.agent(joined_at_ms=v.wall_ms(0.9)))))
+    record = play(lambda _: late).record
+    assert record.marks_ns["agent_joined"] == record.marks_ns["agent_seen"]
+    (line,) = contradictions(record) or []
+    assert "it was seen at 520.00 ms" in line
 
 
 # Ways to end before the agent.
