@@ -49,6 +49,20 @@ def several(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
     return found
 
 
+def started_at_ns(seen: Observation, view: ServerView | None, job: JobView) -> int:
+    """When the job was offered to the worker whose agent came first (server clock); 0: not known.
+
+    The API shows the last offer; where a later agent came of it, it tells nothing of the first one's way.
+    """
+    joined_ns = seen.named[0].joined_at_ms * NS_PER_MS if seen.named else 0
+    offers = view.offers_of(job.job_id) if view is not None else ()
+    if not joined_ns or not offers:
+        return job.started_at_ns
+    return max(
+        (o.started_at_ns for o in offers if o.started_at_ns <= joined_ns + NODES_APART_NS), default=0
+    )  # fmt: skip
+
+
 def evidence(seen: Observation, view: ServerView | None) -> dict[str, Any]:
     """What the record keeps, times in ms from the intended start: ``agents`` where more than one was seen or
     one went, ``offers`` where a job was offered more than once or there was more than one, and

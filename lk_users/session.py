@@ -286,7 +286,7 @@ class Session:
             marks_ns={mark: seen.marks_ns[mark] for mark in Mark if mark in seen.marks_ns},
             joined_uncertainty_ns=joined[1] if joined is not None else 0,
             created_at_ns=own.created_at_ns if own is not None else 0,
-            started_at_ns=job.started_at_ns if job is not None else 0,
+            started_at_ns=jobs.started_at_ns(seen, view, job) if job is not None else 0,
             joined_at_ns=agent.joined_at_ms * NS_PER_MS if agent is not None else 0,
             findings={str(finding): cause for finding, cause in findings.items()},
             evidence={

@@ -12,6 +12,7 @@ from test_session import CAME, JOINED, Played, play, spoke
 from lk_users.clock import NS_PER_MS
 from lk_users.evidence import DispatchView, JobView, ParticipantView, ServerView
 from lk_users.outcome import Finding
+from lk_users.record import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,6 +77,8 @@ def test_the_founding_case_one_job_on_two_workers_by_two_reads() -> None:
         "AW_2 (PA_2)",
     )
     record = played.record
+    # The wait for the first agent was its own, whatever happened to the job later.
+    assert record.started_at_ns == stamp_ns(5.0)
     assert set(record.findings) == {"job_retried"}
     assert not record.lost
     agents = record.evidence["agents"]
@@ -102,6 +105,9 @@ def test_the_founding_case_by_one_late_read() -> None:
         "duplicate_identity) and at 49.21 s on AW_2 (PA_2)",
     )
     assert [item["worker_id"] for item in played.record.evidence["agents"]] == ["", "AW_2"]
+    # When the first worker was offered it is not known, and nothing is made up.
+    assert played.record.started_at_ns == 0
+    assert Phase.SERVER_QUEUE not in played.record.phases_ns()
 
 
 def test_a_watch_too_short_does_not_see_it() -> None:
