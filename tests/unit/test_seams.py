@@ -19,12 +19,14 @@ import aioice.ice
 import aiortc.rtcdtlstransport
 import pytest
 from aioice import stun
+from aioice.turn import TurnClientUdpProtocol, TurnTransport
 from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport
 from aiortc.rtcicetransport import RTCIceGatherer
 from aiortc.rtcrtpreceiver import StreamStatistics
 from av import Packet
 
+from lk_users.clock import SystemClock
 from lk_users.wire import seams
 from lk_users.wire.keepalive import answer
 from lk_users.wire.peer import Peer
@@ -93,7 +95,7 @@ async def look_into_a_connection() -> None:
     transceiver = pc.addTransceiver("audio", direction="recvonly")
     receiver = transceiver.receiver
     mangled = {
-        pc: ("certificates", "iceTransports"),
+        pc: ("certificates", "configuration", "iceTransports"),
         receiver: (
             "started", "codecs", "rtx_ssrc", "transport", "rtcp_task", "remote_streams", "decoder_thread",
         ),
@@ -112,6 +114,8 @@ async def look_into_a_connection() -> None:
     assert isinstance(connection._tie_breaker, int)
     assert (aioice.ice.CONSENT_FAILURES, aioice.ice.CONSENT_INTERVAL) == (6, 5)
     await pc.close()
+    relay = TurnTransport(TurnClientUdpProtocol(("127.0.0.1", 3478), "user", "word", 600, 500))
+    assert relay._TurnTransport__inner_protocol.receiver is None  # type: ignore[attr-defined]
 
 
 def test_addresses_to_offer() -> None:
@@ -219,7 +223,12 @@ class Pair:
 async def pair() -> AsyncIterator[Pair]:
     certificate = SharedCertificate.generateCertificate()
     heard = Heard()
-    made = Pair(heard, Peer(heard, [LOOPBACK], certificate), BundledPeerConnection([LOOPBACK], certificate))
+    clock = SystemClock()
+    made = Pair(
+        heard,
+        Peer(heard, [LOOPBACK], certificate, clock),
+        BundledPeerConnection([LOOPBACK], certificate, clock),
+    )
     try:
         yield made
     finally:
@@ -313,6 +322,10 @@ def test_consent_is_kept_by_answers_and_ends_without_them(monkeypatch: pytest.Mo
             await until(lambda: kept._confirmed != b"")
             first = kept._confirmed
             await until(lambda: kept._confirmed not in (b"", first))
+            ice_facts = both.peer.ice()
+            assert (ice_facts["local"], ice_facts["remote"]) == ("host", "host")
+            assert 0 < ice_facts["rtt_ms"] < 1000
+            assert 0 <= ice_facts["gather_ms"] < 1000
             monkeypatch.setattr(seams, "answer", lambda *args: b"")
             monkeypatch.setattr(seams._Demux, "_kept_alive", lambda *args: True)
             await until(lambda: "failed" in both.heard.told or "closed" in both.heard.told)
