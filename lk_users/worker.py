@@ -42,6 +42,7 @@ from lk_users.sinks.jsonl import Journal
 from lk_users.version import VERSION
 from lk_users.wire.api import Api, Keys
 from lk_users.wire.armed import Endpoint
+from lk_users.wire.microphone import Microphones
 from lk_users.wire.seams import SharedCertificate, host_addresses
 from lk_users.wire.signalling import Pinger, SignalPath
 from lk_users.wire.turn import MediaWay
@@ -77,7 +78,7 @@ class Ground:
 
     surroundings: Surroundings
     api: Api
-    pinging: asyncio.Task[None]
+    at_work: tuple[asyncio.Task[None], ...]
     found: Found
 
 
@@ -408,7 +409,7 @@ async def _break_ground(
     keys = Keys(target.key, target.secret)
     api = Api(target.http_url, keys, settings.api_budget_per_minute)
     found = Found(MediaWay.HOST, {})
-    pinger = Pinger()
+    pinger, microphones = Pinger(), Microphones()
     try:
         if path is None:
             missing = await api.speaks(f"{SignalPath.V1}/validate") == 404
@@ -422,6 +423,7 @@ async def _break_ground(
             addresses=host_addresses(loopback=endpoint.loopback),
             pinger=pinger,
             certificate=SharedCertificate.generateCertificate(),
+            microphones=microphones,
         )
         # Nothing lies between us and a server on loopback.
         if room and (settings.ice == "relay" or (settings.ice == "auto" and not endpoint.loopback)):
@@ -431,7 +433,9 @@ async def _break_ground(
         await api.close()
         raise
     around = replace(around, way=found.way)
-    return Ground(around, api, asyncio.get_running_loop().create_task(pinger.run()), found)
+    loop = asyncio.get_running_loop()
+    at_work = (loop.create_task(pinger.run()), loop.create_task(microphones.run()))
+    return Ground(around, api, at_work, found)
 
 
 def _tell_way(found: Found) -> None:
@@ -446,7 +450,8 @@ def _tell_way(found: Found) -> None:
 
 
 async def _close_ground(ground: Ground) -> None:
-    ground.pinging.cancel()
+    for task in ground.at_work:
+        task.cancel()
     with contextlib.suppress(WireError):
         await ground.api.close()
 

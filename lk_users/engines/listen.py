@@ -13,7 +13,7 @@ from lk_users.outcome import Finding
 from lk_users.wire import api
 from lk_users.wire.armed import ArmedRequest
 from lk_users.wire.audio import Ear
-from lk_users.wire.microphone import SilentMicrophone
+from lk_users.wire.microphone import Microphone
 from lk_users.wire.peer import Peer
 from lk_users.wire.signalling import Signal, SignalPath, disconnect_reason
 from lk_users.wire.text_stream import TextStreams
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lk_users.plan import PlannedSession
     from lk_users.settings import Settings
     from lk_users.wire.armed import Endpoint
+    from lk_users.wire.microphone import Microphones
     from lk_users.wire.seams import SharedCertificate
     from lk_users.wire.signalling import Pinger
     from lk_users.wire.turn import Turn
@@ -53,6 +54,7 @@ class Surroundings:
     addresses: tuple[str, ...]
     pinger: Pinger
     certificate: SharedCertificate
+    microphones: Microphones
     way: MediaWay = MediaWay.HOST
 
 
@@ -72,7 +74,7 @@ class ListenEngine:
         """The server wants media to go by TURN and no other way."""
         # Over V0 it would need a second peer connection.
         with_microphone = settings.mic == "silence" and around.path is SignalPath.V1
-        self._microphone = SilentMicrophone() if with_microphone else None
+        self._microphone = Microphone(around.microphones) if with_microphone else None
         self._signal = Signal(around.endpoint, around.clock, self)
         self._peer = Peer(self, around.addresses, around.certificate, around.clock, publish=self._microphone)
         self._request = ArmedRequest(around.endpoint, around.clock, self._answered)

@@ -57,6 +57,7 @@ from lk_users.wire.keepalive import (
     is_request,
     is_response,
 )
+from lk_users.wire.microphone import Microphone, SilentSender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -202,6 +203,8 @@ class BundledPeerConnection(RTCPeerConnection):
         receiver = PacketReceiver(kind, transceiver.receiver.transport)
         receiver._set_rtcp_ssrc(transceiver.sender._ssrc)
         transceiver._RTCRtpTransceiver__receiver = receiver
+        if isinstance(sender_track, Microphone):
+            transceiver._RTCRtpTransceiver__sender = SilentSender(sender_track, transceiver.sender)
         self._prepare_transports()
         return transceiver  # type: ignore[no-any-return]
 

@@ -20,7 +20,13 @@ import aiortc.rtcdtlstransport
 import pytest
 from aioice import stun
 from aioice.turn import TurnClientUdpProtocol, TurnTransport
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
+from aiortc import (
+    MediaStreamTrack,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+    RTCRtpSender,
+    RTCSessionDescription,
+)
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport
 from aiortc.rtcicetransport import RTCIceGatherer
 from aiortc.rtcrtpreceiver import StreamStatistics
@@ -29,6 +35,7 @@ from av import Packet
 from lk_users.clock import SystemClock
 from lk_users.wire import seams
 from lk_users.wire.keepalive import answer
+from lk_users.wire.microphone import SILENCE, Microphone, Microphones
 from lk_users.wire.peer import Peer
 from lk_users.wire.seams import BundledPeerConnection, PacketReceiver, SharedCertificate
 
@@ -57,6 +64,13 @@ def test_the_installed_version_lies_within_our_bounds(package: str) -> None:
 @pytest.mark.parametrize(
     ("call", "parameters"),
     [
+        (RTCRtpSender.send, "self parameters"),
+        (RTCRtpSender.stop, "self"),
+        (RTCRtpSender._send_rtcp, "self packets"),
+        (RTCRtpSender._handle_rtcp_packet, "self packet"),
+        (RTCDtlsTransport._register_rtp_sender, "self sender parameters"),
+        (RTCDtlsTransport._unregister_rtp_sender, "self sender"),
+        (RTCDtlsTransport._send_rtp, "self data"),
         (RTCRtpReceiver.receive, "self parameters"),
         (RTCRtpReceiver._handle_rtp_packet, "self packet arrival_time_ms"),
         (RTCRtpReceiver._run_rtcp, "self"),
@@ -352,6 +366,33 @@ def test_messages_arrive_and_a_closed_port_stays_bound_for_the_quarantine(
             await asyncio.sleep(0.02)
             assert is_bound(ports[0])
         assert not is_bound(ports[0])
+
+    asyncio.run(work())
+
+
+def test_a_microphone_is_heard_at_the_other_end() -> None:
+    async def work() -> None:
+        microphones = Microphones()
+        certificate, clock, heard = SharedCertificate.generateCertificate(), SystemClock(), Heard()
+        peer = Peer(heard, [LOOPBACK], certificate, clock, publish=Microphone(microphones))
+        other = BundledPeerConnection([LOOPBACK], certificate, clock)
+        payloads: list[bytes] = []
+        made = Pair(heard, peer, other)
+        sending = asyncio.create_task(microphones.run())
+        try:
+            await made.connect()
+            (transceiver,) = other.getTransceivers()
+            assert isinstance(transceiver.receiver, PacketReceiver)
+            transceiver.receiver.on_packet = lambda _, payload: payloads.append(payload)
+            await until(lambda: len(payloads) >= 2)
+            assert set(payloads) == {SILENCE}
+            ours = peer._pc.getTransceivers()[0].sender
+            await made.close()
+            assert ours not in microphones._senders
+        finally:
+            sending.cancel()
+            await made.close()
+            await asyncio.sleep(seams.PORT_QUARANTINE_S + 0.05)
 
     asyncio.run(work())
 
