@@ -52,7 +52,7 @@ def text(summary: Summary) -> str:
         *_mark_lines(summary["marks"], str(summary["settings"].get("welcome", ""))),
         "",
         "How far to trust it",
-        *_points(words.trust_lines(summary), 3),
+        *_points([*words.trust_lines(summary), *words.user_lines(summary)], 5),
     ]
     return "\n".join(lines)
 

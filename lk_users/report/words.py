@@ -22,6 +22,8 @@ SLOWEST_WORTH_IT: Final = 3
 # The findings by which an agent's entrypoint ran more than once for a user.
 RAN_TWICE: Final = (Finding.JOB_RETRIED, Finding.DUPLICATE_AGENT)
 LATE_AGENT_MS: Final = 1000.0
+# The two lower ones of LiveKit's four connection qualities.
+BAD_QUALITIES: Final = ("lost", "poor")
 
 PHASES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
@@ -232,6 +234,33 @@ def trust_lines(summary: Summary) -> list[str]:
     """How far to trust it."""
     lines = (burst_line(summary), health_line(summary), clock_line(summary))
     return [line for line in lines if line]
+
+
+def user_lines(summary: Summary) -> list[str]:
+    """What a reader has to know of the users' own side."""
+    section, lines = summary["users"], []
+    if section["mic"] == "none":
+        lines.append(
+            "The users had no microphone (--mic none): agents had nothing to listen to, so what they can "
+            "bear is overstated."
+        )
+    bad = [(name, section["worst_quality"].get(name, 0)) for name in BAD_QUALITIES]
+    if any(count for _, count in bad):
+        scored = " and ".join(f"{name} for {plural(count, 'user')}" for name, count in bad if count)
+        lines.append(
+            f"The server scored connections as {scored} at some time: their network, or the generator."
+        )
+    if section["ice"].keys() - {"host"}:
+        lines.append(way_line(summary))
+    return lines
+
+
+def way_line(summary: Summary) -> str:
+    """How media got to the users."""
+    ways = ", ".join(f"{way} {count}" for way, count in summary["users"]["ice"].items()) or "none"
+    rtt = summary["users"]["rtt_ms"]
+    trip = f", round trip p50 {duration(rtt['p50'])}, max {duration(rtt['max'])}" if rtt["n"] else ""
+    return f"Media of the users by candidate type: {ways}{trip}."
 
 
 def _bottleneck_lines(summary: Summary) -> list[str]:
