@@ -70,7 +70,10 @@ def table() -> None:
         summary, records, _ = run(TIMES * len(TABLE), "--metadata", f"@{lines.name}", *options)
     found: dict[int, Counter[str]] = defaultdict(Counter)
     for record in records:
+        fault, _, demanded = TABLE[record.ordinal % len(TABLE)]
         found[record.ordinal % len(TABLE)][record.outcome.value] += 1
+        if record.outcome not in demanded:
+            print(f"{fault}: {record.findings}, marks {record.marks_ns}, {record.evidence}")
     wrong = 0
     for row, (fault, times_ms, demanded) in enumerate(TABLE):
         strange = sum(count for outcome, count in found[row].items() if outcome not in demanded)

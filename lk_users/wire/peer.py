@@ -159,9 +159,11 @@ class Peer:
         return str(self._pc.localDescription.sdp)
 
     def _attach(self) -> None:
+        ssrcs = self._pc.announced_ssrcs()
         for transceiver in self._pc.getTransceivers():
             receiver = transceiver.receiver
             if transceiver.kind == "audio" and isinstance(receiver, PacketReceiver):
+                receiver.ssrcs = ssrcs.get(transceiver.mid or "", frozenset())
                 receiver.track_sid = self._tracks.get(transceiver.mid or "", "")
                 receiver.on_packet = self._packet
 

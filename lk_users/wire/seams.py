@@ -114,6 +114,8 @@ class PacketReceiver(RTCRtpReceiver):
 
     on_packet: Callable[[PacketReceiver, bytes], None] | None = None
     track_sid: str = ""
+    ssrcs: frozenset[int] = frozenset()
+    """The streams that the server announced for this section; empty: it announced none, and any will do."""
 
     async def receive(self, parameters: Any) -> None:
         """As aiortc's own, without its decoder thread."""
@@ -136,7 +138,11 @@ class PacketReceiver(RTCRtpReceiver):
 
     async def _handle_rtp_packet(self, packet: RtpPacket, arrival_time_ms: int) -> None:
         """As aiortc's own for audio, as far as the server sees it: statistics for receiver reports. There
-        are no NACKs for audio, and nothing is put in order for a decoder that is not there."""
+        are no NACKs for audio, and nothing is put in order for a decoder that is not there.
+
+        While there is but one section, aiortc's router gives it whatever stream it does not know yet, and a
+        second track's packets can come before the answer that announces it.
+        """
         private: Any = self
         codec = private._RTCRtpReceiver__codecs.get(packet.payload_type)
         if codec is None:
@@ -145,7 +151,7 @@ class PacketReceiver(RTCRtpReceiver):
         if packet.ssrc not in streams:
             streams[packet.ssrc] = StreamStatistics(codec.clockRate)
         streams[packet.ssrc].add(packet)
-        if self.on_packet is not None and packet.payload:
+        if self.on_packet is not None and packet.payload and packet.ssrc in (self.ssrcs or (packet.ssrc,)):
             self.on_packet(self, packet.payload)
 
 
@@ -188,6 +194,12 @@ class BundledPeerConnection(RTCPeerConnection):
                 rtt_ns = chosen.rtt_ns if isinstance(chosen, _Chosen) else None
                 return IcePath(pair.local_candidate.type, pair.remote_candidate.type, rtt_ns)
         return None
+
+    def announced_ssrcs(self) -> dict[str, frozenset[int]]:
+        """The streams of each section of the other side's last description, by mid."""
+        remote = self._RTCPeerConnection__remoteDescription()  # type: ignore[attr-defined]
+        media = remote.media if remote is not None else []
+        return {item.rtp.muxId: frozenset(one.ssrc for one in item.ssrc) for item in media}
 
     def deafen(self) -> None:
         """Nobody listens to the tracks so far any more: their packets are only counted."""

@@ -86,7 +86,7 @@ class MovingApi:
             return web.Response(body=body, status=response.status, headers={"Content-Type": kind})
 
     def _moved(self, body: bytes) -> bytes:
-        listed = agent_dispatch.ListAgentDispatchesResponse.FromString(body)
+        listed = agent_dispatch.ListAgentDispatchResponse.FromString(body)
         for dispatch in listed.agent_dispatches:
             for job in dispatch.state.jobs:
                 if job.id not in self.first_workers:

@@ -30,6 +30,7 @@ from aiortc import (
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport
 from aiortc.rtcicetransport import RTCIceGatherer
 from aiortc.rtcrtpreceiver import StreamStatistics
+from aiortc.rtp import RtpPacket
 from av import Packet
 
 from lk_users.clock import SystemClock
@@ -80,6 +81,7 @@ def test_the_installed_version_lies_within_our_bounds(package: str) -> None:
         (RTCCertificate._create_ssl_context, "self srtp_profiles"),
         (RTCCertificate.getFingerprints, "self"),
         (RTCPeerConnection._RTCPeerConnection__createTransceiver, "self direction kind sender_track"),
+        (RTCPeerConnection._RTCPeerConnection__remoteDescription, "self"),
         (aioice.ice.Connection.get_component_candidates, "self component addresses timeout"),
         (aioice.ice.Connection.gather_candidates, "self"),
         (aioice.ice.Connection.query_consent, "self"),
@@ -299,6 +301,29 @@ def test_the_peer_connection_tells_once_that_it_is_up() -> None:
             return both.heard.told
 
     assert asyncio.run(work()) == ["up"]
+
+
+def test_a_stream_that_was_not_announced_for_a_section_is_counted_and_not_heard() -> None:
+    """A second track's packets that come before the answer that announces it."""
+
+    async def work() -> None:
+        async with pair() as both:
+            await both.connect()
+            await both.hear()
+            (transceiver,) = both.peer._pc.getTransceivers()
+            receiver = transceiver.receiver
+            assert isinstance(receiver, PacketReceiver)
+            assert receiver.ssrcs == {both.speaker.getTransceivers()[0].sender._ssrc}
+            (known,) = receiver.ssrcs
+            codec = next(iter(receiver._RTCRtpReceiver__codecs))  # type: ignore[attr-defined]
+            for ssrc, payload in ((known + 1, b"foreign"), (known, b"own")):
+                packet = RtpPacket(payload_type=codec, ssrc=ssrc, payload=payload)
+                await receiver._handle_rtp_packet(packet, 0)
+            assert ("TR_1", b"own") in both.heard.packets
+            assert ("TR_1", b"foreign") not in both.heard.packets
+            assert known + 1 in receiver.streams()
+
+    asyncio.run(work())
 
 
 def test_a_check_of_the_pair_in_use_is_answered_without_aioice(monkeypatch: pytest.MonkeyPatch) -> None:
