@@ -18,6 +18,7 @@ from typing import Any
 
 from lk_users.local import stack
 from lk_users.record import Record
+from lk_users.report import words
 from lk_users.report.clocks import contradictions
 
 LOCUSTFILE = Path(__file__).parent.parent / "locustfiles" / "burst.py"
@@ -98,10 +99,11 @@ def founding() -> None:
 def clock() -> None:
     summary, records, _ = run(600)
     found = {record.session_id: why for record in records if (why := contradictions(record))}
-    print(
-        f"{len(records) - len(found)} of {len(records)} agree; {summary['server_clock']}; "
-        f"{summary['outcomes']}; groups {summary['groups']}"
-    )
+    print(f"{len(records) - len(found)} of {len(records)} agree; {summary['outcomes']}; {summary['groups']}")
+    for line in (*words.time_lines(summary), *words.trust_lines(summary)):
+        print(f"  {line}")
+    reads_ms = 1000 * sum(worker["read_cpu_s"] for worker in summary["workers"]) / len(records)
+    print(f"  Reads and clean-up after the burst: {reads_ms:.1f} ms CPU a session.")
     for session_id, why in found.items():
         print(f"  {session_id}: {'; '.join(why)}")
 
