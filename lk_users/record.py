@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lk_users.errors import RecordError
-from lk_users.outcome import Finding, is_lost, outcome_of
+from lk_users.outcome import OURS, Finding, is_lost, outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,7 +116,11 @@ class Record:
 
     @property
     def lost(self) -> bool:
-        return is_lost(self.outcome, welcomed=self.welcomed)
+        """Did the user get no welcome, for a reason that is not ours? An agent that came twice and never
+        spoke counts too, whatever the outcome is called."""
+        if self.outcome in OURS:
+            return False
+        return any(is_lost(Finding(name), welcomed=self.welcomed) for name in self.findings)
 
     @property
     def start_error_ns(self) -> int | None:

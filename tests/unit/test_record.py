@@ -105,3 +105,12 @@ def test_start_error_and_order() -> None:
     assert welcomed().start_error_ns == 1_000_000
     records = [record(1, burst=1), record(2), record(0)]
     assert [(r.burst, r.ordinal) for r in sorted(records, key=Record.sort_key)] == [(0, 0), (0, 2), (1, 1)]
+
+
+def test_an_agent_that_came_twice_and_never_spoke_leaves_its_user_lost() -> None:
+    silent = record(findings={"agent_rejoined": "…", "welcome_missing": "…"})
+    assert (silent.outcome, silent.lost) == (Finding.AGENT_REJOINED, True)
+    heard = welcomed(findings={"agent_rejoined": "…", "agent_left": "…"})
+    assert not heard.lost
+    assert not record(findings={"cancelled": "…", "never_assigned": "…"}).lost
+    assert not record(findings={"duplicate_agent": "…"}).lost
