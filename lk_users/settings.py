@@ -69,6 +69,7 @@ RUN_OPTIONS: Final = (
     Option("ice", "auto", "How media gets there: host, relay (TURN), or auto: TURN where host fails."),
     Option("batch-size", "0", "Sessions a batch inside a burst; 0: all at T0."),
     Option("batch-delay", "1.0", "Seconds between batches."),
+    Option("region-users", "", "Users of each region, for example us-east=300,eu=200; default: even."),
     Option("bursts", "1", "How many bursts a run has."),
     Option("burst-interval", "0", "Seconds between the end of a burst and the next."),
     Option("session-timeout", "120", "Seconds from the intended start to the latest verdict on a session."),
@@ -113,6 +114,7 @@ class Settings:
     """One run, as every process of it sees it."""
 
     users: int
+    """Of a burst; 0 in a worker, which does not know."""
     agent_name: str = ""
     dispatch: str = "api"
     order: str = "dispatch-first"
@@ -122,6 +124,7 @@ class Settings:
     ice: str = "auto"
     batch_size: int = 0
     batch_delay_s: float = 1.0
+    region_users: Mapping[str, int] = field(default_factory=dict)
     bursts: int = 1
     burst_interval_s: float = 0.0
     session_timeout_s: float = 120.0
@@ -144,21 +147,22 @@ class Settings:
     """The options as they were given, for the report."""
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any], users: int, *, cloud: bool = False) -> Settings:
-        """From Locust's parsed options (by ``dest``). Raises Refused with every fault."""
+    def from_options(cls, options: Mapping[str, Any], users: int | None, *, cloud: bool = False) -> Settings:
+        """From Locust's parsed options (by ``dest``). ``users``: None in a worker, which does not know how
+        large the burst is. Raises Refused with every fault."""
         faults: list[str] = []
         read = _Reader(options, faults)
-        if users <= 0:
+        if users is not None and users <= 0:
             faults.append(f"--users {users}: a burst needs at least one user, for example -u 50")
         agent_name = read.text("agent-name")
         dispatch = read.choice("dispatch", ("", *DISPATCHES)) or ("api" if agent_name else "none")
         order = read.choice("order", ("", *ORDERS))
         faults += _dispatch_faults(agent_name, dispatch, order)
         batch_size = read.whole("batch-size", least=0)
-        if batch_size > max(users, 0):
+        if users is not None and batch_size > max(users, 0):
             faults.append(f"--batch-size {batch_size}: larger than the burst of {users} (--users)")
         settings = cls(
-            users=users,
+            users=users or 0,
             agent_name=agent_name,
             dispatch=dispatch,
             order=order or ("dispatch-first" if dispatch in ("api", "room") else "join-first"),
@@ -168,6 +172,7 @@ class Settings:
             ice=read.choice("ice", ICES),
             batch_size=batch_size,
             batch_delay_s=read.number("batch-delay"),
+            region_users=read.shares("region-users", users),
             bursts=read.whole("bursts", least=1),
             burst_interval_s=read.number("burst-interval"),
             session_timeout_s=read.number("session-timeout", least=0.1),
@@ -188,6 +193,8 @@ class Settings:
             max_clock_uncertainty_ms=read.number("max-clock-uncertainty"),
             options={option.name: read.text(option.name) for option in RUN_OPTIONS},
         )
+        if settings.region_users and settings.release == "free":
+            faults.append("--region-users: for bursts only; with --release free Locust places users")
         if faults:
             raise Refused(faults)
         return settings
@@ -324,6 +331,21 @@ class _Reader:
         if not given:
             self._faults.append(f"--{name}: empty; use any of {', '.join(allowed)}")
         return frozenset(given)
+
+    def shares(self, name: str, total: int | None) -> dict[str, int]:
+        """``name=count,…`` that add up to ``total`` where it is known; empty where nothing was given."""
+        value, found = self.text(name), {}
+        for part in filter(None, (part.strip() for part in value.split(","))):
+            key, _, count = (piece.strip() for piece in part.partition("="))
+            if not key or key in found or not re.fullmatch(r"[1-9]\d{0,6}", count):
+                self._faults.append(f"--{name} {part}: use REGION=USERS, each region once, as us-east=300")
+                return {}
+            found[key] = int(count)
+        if found and total is not None and sum(found.values()) != total:
+            self._faults.append(
+                f"--{name} {value}: that is {sum(found.values())} users, and the burst has {total} (--users)"
+            )
+        return found
 
     def template(self, name: str, *, strings_only: bool = False) -> Template:
         value = self.text(name)

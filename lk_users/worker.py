@@ -25,7 +25,6 @@ from lk_users.barrier import (
     Command,
     Finish,
     Kind,
-    Refuse,
     Release,
     WorkerBarrier,
 )
@@ -39,7 +38,6 @@ from lk_users.health import Trailer
 from lk_users.outcome import Finding
 from lk_users.plan import Share
 from lk_users.sinks.jsonl import Journal
-from lk_users.version import VERSION
 from lk_users.wire.api import Api, Keys
 from lk_users.wire.armed import Endpoint
 from lk_users.wire.microphone import Microphones
@@ -98,7 +96,6 @@ class WorkerSide:
     ) -> None:
         self.worker = Worker(name, process.region)
         self.settings = settings
-        self.refusal = ""
         self._index = index
         self._process = process
         self._target = target
@@ -125,7 +122,6 @@ class WorkerSide:
         self._collected = Event()
         self._closing = False
         self._greenlets = [gevent.spawn(self._ping), gevent.spawn(self._progress)]
-        send(Kind.HELLO, {"version": VERSION, "region": process.region})
 
     # Users.
 
@@ -208,8 +204,6 @@ class WorkerSide:
             self._collect()
         elif isinstance(command, Finish):
             self.close()
-        elif isinstance(command, Refuse):
-            self.refusal = command.why
 
     def _build(self, share: Share) -> None:
         self._counts = dict.fromkeys(self._counts, 0)

@@ -68,6 +68,13 @@ def test_values_are_parsed() -> None:
         ({"batch_size": "-1"}, ["--batch-size -1", "at least 0"]),
         ({"batch_size": "51"}, ["--batch-size 51", "burst of 50"]),
         ({"batch_delay": "-1"}, ["--batch-delay -1", "at least 0"]),
+        ({"mic": "loud"}, ["--mic loud", "silence, none"]),
+        ({"ice": "tcp"}, ["--ice tcp", "auto, host, relay"]),
+        ({"region_users": "us=30,eu"}, ["--region-users eu", "REGION=USERS"]),
+        ({"region_users": "us=25,us=25"}, ["--region-users us=25", "each region once"]),
+        ({"region_users": "us=-5,eu=55"}, ["--region-users us=-5", "REGION=USERS"]),
+        ({"region_users": "us=30,eu=30"}, ["--region-users us=30,eu=30", "60 users", "burst has 50"]),
+        ({"region_users": "us=50", "release": "free"}, ["--region-users", "for bursts only"]),
         ({"bursts": "0"}, ["--bursts 0", "at least 1"]),
         ({"bursts": "1.5"}, ["--bursts 1.5", "whole number"]),
         ({"burst_interval": "soon"}, ["--burst-interval soon", "a number"]),
@@ -98,6 +105,16 @@ def test_a_fault_is_one_line_with_option_value_and_remedy(options: dict[str, str
     assert "\n" not in fault
     for part in parts:
         assert part in fault
+
+
+def test_users_of_each_region() -> None:
+    chosen = Settings.from_options({"region_users": " us-east = 30, eu=20 "}, 50)
+    assert chosen.region_users == {"us-east": 30, "eu": 20}
+
+
+def test_a_worker_does_not_know_how_many_users_there_are() -> None:
+    chosen = Settings.from_options({"region_users": "us=30,eu=20", "batch_size": "25"}, None)
+    assert (chosen.users, chosen.batch_size, sum(chosen.region_users.values())) == (0, 25, 50)
 
 
 def test_no_users() -> None:
