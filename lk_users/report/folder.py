@@ -26,7 +26,7 @@ from lk_users.health import Trailer
 from lk_users.outcome import Finding
 from lk_users.plan import Share, offset_ns, planned, unrecorded
 from lk_users.record import Record, build
-from lk_users.settings import Settings
+from lk_users.settings import TEMPLATE_OPTIONS, Settings
 from lk_users.sinks.jsonl import DECIDED, RECORD, SHARE, TRAILER, WORKERS_DIR
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ REASONS_FILE: Final = "void.jsonl"
 RECORDS_FILE: Final = "records.jsonl"
 SUMMARY_FILE: Final = "summary.json"
 MARKDOWN_FILE: Final = "summary.md"
-# May name files of another machine, and no report needs them.
-_TEMPLATE_OPTIONS: Final = ("metadata", "attributes", "room-metadata")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +75,7 @@ class RunInfo:
     def run_settings(self) -> Settings:
         """The settings of the run, without the templates. Raises Refused."""
         options = {
-            name.replace("-", "_"): "" if name in _TEMPLATE_OPTIONS else value
+            name.replace("-", "_"): "" if name in TEMPLATE_OPTIONS else value
             for name, value in self.settings.items()
         }
         return Settings.from_options(options, self.users, cloud=self.cloud)
