@@ -343,6 +343,7 @@ class Session:
         )
         self._sightings[view.sid] = sighting
         if sighting.named:
+            self._facts.setdefault("agent_hosted", view.hosted)
             if self.transaction.allows(Event.AGENT_SEEN):
                 self._take(Event.AGENT_SEEN)
             self._mark(Mark.AGENT_SEEN)

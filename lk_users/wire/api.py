@@ -138,6 +138,7 @@ def participant_view(info: models.ParticipantInfo) -> ParticipantView:
         ),
         disconnect_reason=models.DisconnectReason.Name(info.disconnect_reason).lower(),
         region=info.region,
+        hosted=models.ParticipantInfo.KindDetail.CLOUD_AGENT in info.kind_details,
     )
 
 
