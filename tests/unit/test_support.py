@@ -114,8 +114,8 @@ def test_the_end_of_a_free_run_is_no_failure(tmp_path: Path) -> None:
 def test_line_one_says_what_the_users_are(tmp_path: Path) -> None:
     assert made(tmp_path, founding_case())[0] == (
         "The users of this run are WebRTC participants of lk-users 0.1.0: LiveKit's signalling and aiortc, "
-        "not the official SDK. None ran on the official SDK beside them; `--witness 10` makes ten of a burst do "
-        "so."
+        "not the official SDK. None ran on the official SDK beside them; `--witness 10` makes ten of a "
+        "burst do so."
     )
 
 
