@@ -13,8 +13,8 @@ JWT = user_token(Keys(KEY, SECRET), "room", "me")
 
 
 def test_what_livekit_server_answers_to_a_bad_token_is_masked() -> None:
-    error = HttpError(401, f"invalid token: {JWT}, error: go-jose: error in cryptographic primitive")
-    expected = "HTTP 401: invalid token: (token), error: go-jose: error in cryptographic primitive"
+    error = HttpError(401, f"invalid token: {JWT}, error: token signature is invalid: signature is invalid")
+    expected = "HTTP 401: invalid token: (token), error: token signature is invalid: signature is invalid"
     assert error.cause == str(error) == expected
     assert ConnectionCut(f"closed: {JWT}").cause == "closed: (token)"
 
