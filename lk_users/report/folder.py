@@ -7,7 +7,7 @@
     void.jsonl        what the master alone knows of why the run is void
     workers/*.jsonl   each worker's journal (lk_users.sinks.jsonl)
     records.jsonl     merged: one line for every intended session
-    summary.json, summary.md
+    summary.json, summary.md, junit.xml
     support.md        what to paste into a ticket, and support.zip to attach: where something failed
     audio/*.wav       what failed sessions heard
 
@@ -44,6 +44,7 @@ REASONS_FILE: Final = "void.jsonl"
 RECORDS_FILE: Final = "records.jsonl"
 SUMMARY_FILE: Final = "summary.json"
 MARKDOWN_FILE: Final = "summary.md"
+JUNIT_FILE: Final = "junit.xml"
 SUPPORT_FILE: Final = "support.md"
 BUNDLE_FILE: Final = "support.zip"
 AUDIO_DIR: Final = "audio"

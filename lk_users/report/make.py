@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from lk_users import slo
 from lk_users.outcome import Finding, Verdict
-from lk_users.report import console, markdown, support
+from lk_users.report import console, junit, markdown, support
 from lk_users.report.bundle import bundle
 from lk_users.report.folder import (
     BUNDLE_FILE,
+    JUNIT_FILE,
     MARKDOWN_FILE,
     RECORDS_FILE,
     SUMMARY_FILE,
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 
 def make_report(run_dir: Path) -> Judgement:
-    """Writes records.jsonl, summary.json and summary.md from what the run left behind; support.md and
-    support.zip where a session or the run failed.
+    """Writes records.jsonl, summary.json, summary.md and junit.xml from what the run left behind;
+    support.md and support.zip where a session or the run failed.
 
     Made again, each has the same bytes. Raises Refused where there is no run, RecordError where it cannot
     be read, OSError where it cannot be written.
@@ -55,6 +56,7 @@ def make_report(run_dir: Path) -> Judgement:
     write_atomically(run_dir / RECORDS_FILE, "".join(record.to_json() + "\n" for record in merged.records))
     write_atomically(run_dir / SUMMARY_FILE, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     write_atomically(run_dir / MARKDOWN_FILE, markdown.text(summary))
+    write_atomically(run_dir / JUNIT_FILE, junit.text(summary))
     # Sessions of the engine "idle" send nothing: there is nothing to look into.
     if settings.engine != "idle" and not _all_well(figures, judgement):
         write_atomically(run_dir / SUPPORT_FILE, support.text(summary, figures))

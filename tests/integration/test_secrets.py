@@ -98,7 +98,15 @@ def assert_nothing_leaks(
     assert leaks(tmp_path, never_shown(stack)) == []
     if reported:
         made = {path.name for path in tmp_path.rglob("*")}
-        assert {"run.json", "summary.json", "summary.md", "support.md", "support.zip", "stdout"} <= made
+        assert {
+            "run.json",
+            "summary.json",
+            "summary.md",
+            "junit.xml",
+            "support.md",
+            "support.zip",
+            "stdout",
+        } <= made
 
 
 def templates(way: str, fault: str) -> tuple[str, ...]:
