@@ -60,8 +60,8 @@ def _members(run_dir: Path, records: Sequence[Record]) -> Iterator[tuple[str, by
     yield RECORDS_FILE, _record_lines(records)
     left = AUDIO_BYTES
     for path in sorted((run_dir / AUDIO_DIR).glob("*.wav")):
-        size = path.stat().st_size
-        if path.is_file() and not path.is_symlink() and size <= left:
+        size = path.lstat().st_size
+        if size <= left and not path.is_symlink():
             left -= size
             yield f"{AUDIO_DIR}/{path.name}", path.read_bytes()
 

@@ -293,7 +293,7 @@ def _session(record: Record) -> list[str]:
     return [
         f"room {_code(record.room)} ({_known(record.room_sid)}), dispatch {_known(record.dispatch_id)}, "
         f"job {_known(record.job_id)}, agent worker {_known(record.worker_id)}, user "
-        f"{_known(record.participant_sid)}, agent {agent}",
+        f"{_known(record.participant_sid)} (engine {record.engine}), agent {agent}",
         f"planned start {iso(record.intended_wall_ns) or NOT_KNOWN}; from there in ms: {seen}"
         + (f"; also found: {', '.join(also)}" if also else ""),
         "server's clock: " + ", ".join(f"{name} {iso(at_ns) or NOT_KNOWN}" for name, at_ns in server),
@@ -308,15 +308,15 @@ def _checks(summary: Summary, kinds: Sequence[Kind], records: Sequence[Record]) 
     if theirs:
         outcome = theirs[0].outcome
         lines.append(
-            f"All ids of one outcome: `jq -r 'select(.findings.{outcome}) | [.room, .room_sid, .dispatch_id, "
+            f"The ids of all sessions with {outcome}: `jq -r 'select(.findings.{outcome}) | [.room, .room_sid, .dispatch_id, "
             f".job_id, .worker_id] | @tsv' {RECORDS_FILE}`"
         )
     lines += [
         "`dispatch stored` is `created_at` of the dispatch's state and `job offered` is `started_at` of its "
         "job's state (ListDispatch, read after the last outcome); `agent joined` is `joined_at_ms` of its "
         "participant. All three are the server's clock.",
-        "The rooms were deleted after the run, so listings no longer show them; session history and logs "
-        "have them by room name and sid.",
+        "Rooms are deleted when their burst is over, so listings no longer show them; session history and "
+        "logs have them by room name and sid.",
     ]
     if any(str(one.evidence.get("server", "")).startswith("open source") for one in records):
         lines.append(
