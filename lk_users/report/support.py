@@ -308,8 +308,8 @@ def _checks(summary: Summary, kinds: Sequence[Kind], records: Sequence[Record]) 
     if theirs:
         outcome = theirs[0].outcome
         lines.append(
-            f"The ids of all sessions with {outcome}: `jq -r 'select(.findings.{outcome}) | [.room, .room_sid, .dispatch_id, "
-            f".job_id, .worker_id] | @tsv' {RECORDS_FILE}`"
+            f"The ids of all sessions with {outcome}: `jq -r 'select(.findings.{outcome}) | [.room, "
+            f".room_sid, .dispatch_id, .job_id, .worker_id] | @tsv' {RECORDS_FILE}`"
         )
     lines += [
         "`dispatch stored` is `created_at` of the dispatch's state and `job offered` is `started_at` of its "
