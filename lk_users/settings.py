@@ -8,7 +8,6 @@ is an option, since Locust sends options to workers in the clear.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import re
@@ -28,6 +27,8 @@ DISPATCHES: Final = ("api", "room", "token", "none")
 ORDERS: Final = ("dispatch-first", "join-first")
 RELEASES: Final = ("barrier", "free")
 ENGINES: Final = ("listen", "idle")
+MICS: Final = ("silence", "none")
+ICES: Final = ("auto", "host", "relay")
 WELCOME_ITEMS: Final = ("state", "track", "audio", "text")
 PLACEHOLDERS: Final = ("session_id", "engine", "burst", "region")
 RESTART_POLICIES: Final = ("", "on-failure", "never")
@@ -66,6 +67,8 @@ RUN_OPTIONS: Final = (
     Option("order", "", "dispatch-first or join-first. Default: dispatch-first where there is a choice."),
     Option("release", "barrier", "barrier: all at one T0. free: when Locust spawns a user, then in a loop."),
     Option("engine", "listen", "How a session takes part: listen (hears), idle (does nothing; for benches)."),
+    Option("mic", "silence", "Each user's microphone: silence (as a real client's) or none."),
+    Option("ice", "auto", "How media gets there: host, relay (TURN), or auto: TURN where host fails."),
     Option("batch-size", "0", "Sessions a batch inside a burst; 0: all at T0."),
     Option("batch-delay", "1.0", "Seconds between batches."),
     Option("bursts", "1", "How many bursts a run has."),
@@ -118,6 +121,8 @@ class Settings:
     order: str = "dispatch-first"
     release: str = "barrier"
     engine: str = "listen"
+    mic: str = "silence"
+    ice: str = "auto"
     batch_size: int = 0
     batch_delay_s: float = 1.0
     bursts: int = 1
@@ -163,6 +168,8 @@ class Settings:
             order=order or ("dispatch-first" if dispatch in ("api", "room") else "join-first"),
             release=read.choice("release", RELEASES),
             engine=read.choice("engine", ENGINES),
+            mic=read.choice("mic", MICS),
+            ice=read.choice("ice", ICES),
             batch_size=batch_size,
             batch_delay_s=read.number("batch-delay"),
             bursts=read.whole("bursts", least=1),
@@ -282,15 +289,6 @@ class Target:
     def cloud(self) -> bool:
         # A name may end in the dot of the root.
         return self.host.rstrip(".").endswith(CLOUD_SUFFIX)
-
-    @property
-    def loopback(self) -> bool:
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
 
 
 class _Reader:

@@ -90,7 +90,7 @@ class Participant:
         self._place = place
         self._over: Callable[[Ending | LkUsersError], None] | None = over
         self._track = SpokenTrack()
-        self._peer = Peer(self, place.addresses, place.certificate, publish=self._track)
+        self._peer = Peer(self, place.addresses, place.certificate, place.clock, publish=self._track)
         self._signal = Signal(place.endpoint, place.clock, self)
         self._sid = self._track_sid = ""
         self._subscribed = False
@@ -106,7 +106,10 @@ class Participant:
         """Ask for it, with track and offer in the request. Raises ConnectionCut."""
         offer_sdp = await self._peer.offer()
         track = _microphone(self._track)
-        self._signal.load_join(self._place.prefix, SignalPath.V1, token, offer_sdp=offer_sdp, track=track)
+        # It hears nothing, so it has no use for the user's tracks.
+        self._signal.load_join(
+            self._place.prefix, SignalPath.V1, token, offer_sdp=offer_sdp, track=track, subscribe=False
+        )
         await self._signal.arm()
         self._signal.fire()
         self._place.pinger.add(self._signal)

@@ -37,13 +37,19 @@ def text(summary: Summary) -> str:
         "From the planned start. A session that never got there counts at its deadline, and under *never*.",
         marks(summary["marks"]),
         "## How far to trust it",
-        points([words.burst_line(summary), words.health_line(summary)]),
+        points(_trust(summary)),
         _workers(summary["workers"]),
         _bursts(summary["bursts"]),
         "## Slowest and failed sessions",
         _slowest(summary["slowest"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _trust(summary: Summary) -> list[str]:
+    lines = [words.burst_line(summary), words.health_line(summary), *words.user_lines(summary)]
+    way = words.way_line(summary)
+    return lines if way in lines else [*lines, way]
 
 
 def _about(summary: Summary) -> str:

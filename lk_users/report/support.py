@@ -211,6 +211,7 @@ def _generator(summary: Summary) -> list[str]:
         f"100 ms or more fell into {found.get(Finding.LAG_IN_WINDOW, 0)} of {sessions}.",
         f"{found.get(Finding.REARMED, 0)} of {sessions} had a connection made again since it was found dead "
         "at or before its write; no other request was repeated.",
+        *dict.fromkeys([*words.user_lines(summary), words.way_line(summary)]),
     ]
 
 

@@ -21,6 +21,8 @@ CAUSES_SHOWN: Final = 3
 EXPLAINS_SHARE: Final = 0.1
 NEXT_SHARE: Final = 0.05
 LATE_AGENT_MS: Final = 1000.0
+# The two lower ones of LiveKit's four connection qualities.
+BAD_QUALITIES: Final = ("lost", "poor")
 
 PHASES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
@@ -193,6 +195,33 @@ def health_line(summary: Summary) -> str:
         text += f", CPU {duration(1000 * sum(cpu_s))} ({duration(1000 * sum(cpu_s) / sessions)} a session)"
     clocks = [worker["clock_uncertainty_ms"] for worker in workers if worker["clock_uncertainty_ms"]]
     return text + (f", clocks known to ±{duration(max(clocks))}." if clocks else ".")
+
+
+def user_lines(summary: Summary) -> list[str]:
+    """What a reader has to know of the users' own side."""
+    section, lines = summary["users"], []
+    if section["mic"] == "none":
+        lines.append(
+            "The users had no microphone (--mic none): agents had nothing to listen to, so what they can "
+            "bear is overstated."
+        )
+    bad = [(name, section["worst_quality"].get(name, 0)) for name in BAD_QUALITIES]
+    if any(count for _, count in bad):
+        scored = " and ".join(f"{name} for {plural(count, 'user')}" for name, count in bad if count)
+        lines.append(
+            f"The server scored connections as {scored} at some time: their network, or the generator."
+        )
+    if section["ice"].keys() - {"host"}:
+        lines.append(way_line(summary))
+    return lines
+
+
+def way_line(summary: Summary) -> str:
+    """How media got to the users."""
+    ways = ", ".join(f"{way} {count}" for way, count in summary["users"]["ice"].items()) or "none"
+    rtt = summary["users"]["rtt_ms"]
+    trip = f", round trip p50 {duration(rtt['p50'])}, max {duration(rtt['max'])}" if rtt["n"] else ""
+    return f"Media of the users by candidate type: {ways}{trip}."
 
 
 def _bottleneck_lines(summary: Summary) -> list[str]:

@@ -8,6 +8,7 @@ ever retried: a retry that nobody sees would be time and dispatches that nobody 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import socket
 import ssl
@@ -64,6 +65,11 @@ class Endpoint:
         addresses = tuple(dict.fromkeys(str(item[4][0]) for item in found))
         context = ssl.create_default_context() if tls else None
         return cls(addresses, port, host_header, context, host if tls else "")
+
+    @property
+    def loopback(self) -> bool:
+        """Is it on this machine, and only there?"""
+        return all(ipaddress.ip_address(address).is_loopback for address in self.addresses)
 
     async def connect(self, protocol: asyncio.Protocol) -> None:
         """Open a TCP connection to the first address that takes one. Raises ConnectionCut."""

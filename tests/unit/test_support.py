@@ -205,10 +205,11 @@ def test_outcomes_by_cause(tmp_path: Path) -> None:
 
 def test_why_it_is_not_the_load_generator(tmp_path: Path) -> None:
     records = founding_case()
-    records[20] = replace(records[20], findings={"ok": "", "lag_in_window": "", "rearmed": ""})
+    ice = {"ice": {"local": "host", "rtt_ms": 0.4}}
+    records[20] = replace(records[20], findings={"ok": "", "lag_in_window": "", "rearmed": ""}, evidence=ice)
     lines = made(tmp_path, records, **{"max-stall": "900"})
     start = lines.index("## Why it is not the load generator") + 2
-    assert lines[start : start + 4] == [
+    assert lines[start : start + 5] == [
         "- 50 requests left within 9.7 ms of T0 (p99), max 9.7 ms. A run is void beyond 50 ms (p99).",
         "- Generator of 1 worker: loop lag p95 12 ms, longest stall 210 ms, CPU 2.10 s (42 ms a session), "
         "clocks known to ±0.4 ms. A run is void beyond a stall of 900 ms or ±250 ms.",
@@ -216,6 +217,7 @@ def test_why_it_is_not_the_load_generator(tmp_path: Path) -> None:
         "100 ms or more fell into 1 of 50 sessions.",
         "- 1 of 50 sessions had a connection made again since it was found dead at or before its write; no "
         "other request was repeated.",
+        "- Media of the users by candidate type: host 1, round trip p50 0.4 ms, max 0.4 ms.",
     ]
 
 
