@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from lk_users.errors import Refused
+from lk_users.masking import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -307,7 +308,7 @@ class _Reader:
     def shown(self, name: str) -> str:
         """As a report may have it: what users tell their agents is nobody else's business."""
         value = self.text(name)
-        return NOT_SHOWN if value and name in TEMPLATE_OPTIONS else value
+        return NOT_SHOWN if value and name in TEMPLATE_OPTIONS else masked(value)
 
     def choice(self, name: str, allowed: tuple[str, ...]) -> str:
         value = self.text(name)

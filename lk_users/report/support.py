@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MAX_LINES: Final = 200
 MAX_TEXT: Final = 300
+MAX_EVIDENCE: Final = 800
 REASONS_SHOWN: Final = 3
 OUTCOMES_NAMED: Final = 4
 OUTCOMES_SHOWN: Final = 8
@@ -41,7 +42,7 @@ BURSTS_SHOWN: Final = 5
 NOT_KNOWN: Final = "not known"
 
 _DEFAULTS: Final[Mapping[str, str]] = MappingProxyType({one.name: one.default for one in RUN_OPTIONS})
-_TOLD_ELSEWHERE: Final = ("server", "agent_sdk", "agent_hosted", "local_ports")
+_TOLD_ELSEWHERE: Final = ("server", "local_ports")
 _ASKED: Final[Mapping[str, str]] = MappingProxyType(
     {
         "api": "by CreateDispatch",
@@ -147,8 +148,8 @@ def _where(summary: Summary, records: Sequence[Record]) -> str:
         ("server", _server(records)),
         ("agent", _code(settings.get("agent-name", "") or "the unnamed agent")),
         ("asked for", f"{_ASKED[resolved['dispatch']]}, {resolved['order']}"),
-        ("agent's SDK", _values(records, "agent_sdk", f"{NOT_KNOWN}: LiveKit's API does not tell clients")),
-        ("agent hosted by LiveKit Cloud", _values(records, "agent_hosted", f"{NOT_KNOWN}: none was seen")),
+        ("agent's SDK", _agent_sdk(summary)),
+        ("agent hosted by LiveKit Cloud", _hosted(records)),
         ("run, started (UTC)", f"{summary['run_id']}, {wall['started']}"),
         ("T0 (UTC)", ", ".join(_first(starts, BURSTS_SHOWN)) or NOT_KNOWN),
         ("last outcome (UTC)", wall["ended"] or NOT_KNOWN),
@@ -170,14 +171,17 @@ def _server(records: Sequence[Record]) -> str:
     return "; ".join(shown) or NOT_KNOWN
 
 
-def _values(records: Sequence[Record], fact: str, unknown: str) -> str:
-    """What the sessions say of one thing about their agents."""
-    counts = Counter(_fact(one.evidence[fact]) for one in records if fact in one.evidence)
-    return "; ".join(_first(_ranked(counts), VALUES_SHOWN)) or unknown
+def _agent_sdk(summary: Summary) -> str:
+    """As the agent's workers tell it; LiveKit's API does not."""
+    told = sorted({worker["sdk_version"] or "" for worker in summary.get("agent_workers", ())} - {""})
+    return ", ".join(_first(told, VALUES_SHOWN)) or f"{NOT_KNOWN}: LiveKit's API does not tell it"
 
 
-def _fact(value: object) -> str:
-    return ("no", "yes")[value] if isinstance(value, bool) else _short(str(value))
+def _hosted(records: Sequence[Record]) -> str:
+    """Does LiveKit Cloud run the agents that were seen? Their participants say so."""
+    agents = [record.evidence.get("agent", {}) for record in records if record.agent_sid]
+    told = Counter("yes" if agent.get("hosted_by_livekit") else "no" for agent in agents)
+    return "; ".join(_ranked(told)) or f"{NOT_KNOWN}: none was seen"
 
 
 def _ranked(counts: Counter[str]) -> list[str]:
@@ -251,7 +255,7 @@ def _kinds(kinds: Sequence[Kind]) -> list[str]:
         about = _session(first)
         seen = {name: value for name, value in first.evidence.items() if name not in _TOLD_ELSEWHERE}
         if seen:
-            about.append(f"seen besides: {_code(_short(json.dumps(seen, ensure_ascii=False)))}")
+            about.append(f"seen besides: {_code(_short(json.dumps(seen, ensure_ascii=False), MAX_EVIDENCE))}")
         if others:
             ids = [_known(one.room_sid or one.dispatch_id or one.room) for one in others[:ALIKE_SHOWN]]
             about.append(f"{len(others)} more of the kind, such as {', '.join(ids)}")
@@ -354,10 +358,10 @@ def _known(value: str) -> str:
     return _short(value) or NOT_KNOWN
 
 
-def _short(value: str) -> str:
+def _short(value: str, chars: int = MAX_TEXT) -> str:
     """Text of others, on one line."""
     line = " ".join(value.split())
-    return line if len(line) <= MAX_TEXT else line[: MAX_TEXT - 1] + "…"
+    return line if len(line) <= chars else line[: chars - 1] + "…"
 
 
 def _code(value: str) -> str:

@@ -28,6 +28,12 @@ def test_of_a_key_the_first_four_characters_stay() -> None:
     assert HttpError(401, f"invalid API key: {KEY}").cause == "HTTP 401: invalid API key: APIx…"
 
 
+def test_a_url_keeps_its_host_alone() -> None:
+    assert (
+        masked("GET http://me:hunter2@h:8081/worker?a=b@c failed") == "GET http://h:8081/worker?a=b@c failed"
+    )
+
+
 @pytest.mark.parametrize(
     "text",
     ["job AJ_eyJhbGciOi is running on AW_1", "Jeyjoy", "no API key", "permissions denied", ""],
@@ -55,3 +61,8 @@ def test_of_templates_a_report_says_only_that_there_were_some() -> None:
     )
     assert chosen.metadata.render(0, {}) == '{"crm": "hunter2"}'
     assert Settings.from_options({"agent_name": "a"}, 1).options["metadata"] == ""
+
+
+def test_what_no_option_is_meant_for_is_masked_where_a_report_has_it() -> None:
+    chosen = Settings.from_options({"agent_name": "a", "deployment": f"https://me:pw@h/{JWT}"}, 1)
+    assert chosen.options["deployment"] == "https://h/(token)"

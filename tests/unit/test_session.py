@@ -223,8 +223,7 @@ def test_the_record_says_who_and_where() -> None:
     assert record.joined_at_ns == v.wall_ms(0.5) * NS_PER_MS
     assert record.intended_wall_ns == v.WALL_START_NS + 2 * NS_PER_S
     assert record.evidence == {
-        "server": "open source 1.13.5 node N region -", "agent_hosted": False, "audible_dbfs": -18.0,
-        "packets": 3,
+        "server": "open source 1.13.5 node N region -", "audible_dbfs": -18.0, "packets": 3,
     }  # fmt: skip
 
 
@@ -232,8 +231,8 @@ def test_whether_the_cloud_runs_the_agent_is_kept() -> None:
     def hosted(clock: VirtualClock) -> Sequence[Step]:
         return (*JOINED, (0.5, v.participant(v.agent(hosted=True))), (0.8, v.audible(clock)))
 
-    assert play(hosted).record.evidence["agent_hosted"] is True
-    assert "agent_hosted" not in play(lambda clock: JOINED).record.evidence
+    assert play(hosted).record.evidence["agent"] == {"hosted_by_livekit": True}
+    assert "agent" not in play().record.evidence
 
 
 def test_the_job_comes_from_the_api() -> None:

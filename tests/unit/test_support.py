@@ -40,7 +40,10 @@ def founding_case() -> list[Record]:
         "evidence": {},
     }
     lost = [never_assigned(n, room_sid=f"RM_lost{n}", **seen) for n in range(9)]
-    served = {"evidence": {"server": SERVER, "agent_hosted": True}, "agent_identity": "agent-AJ_x"}
+    served = {
+        "evidence": {"server": SERVER, "agent": {"hosted_by_livekit": True}},
+        "agent_identity": "agent-AJ_x",
+    }
     return [
         *lost,
         never_assigned(9, **{**seen, **rejected}),
@@ -157,7 +160,7 @@ def test_what_support_asks_for_first(tmp_path: Path) -> None:
         f"| server | {SERVER} (49); not known (1) |",
         "| agent | `front-desk` |",
         "| asked for | by CreateDispatch, join-first |",
-        "| agent's SDK | not known: LiveKit's API does not tell clients |",
+        "| agent's SDK | not known: LiveKit's API does not tell it |",
         "| agent hosted by LiveKit Cloud | yes (40) |",
         f"| run, started (UTC) | {RUN_ID}, 2026-03-01T11:59:50Z |",
         "| T0 (UTC) | 2026-03-01T12:00:00.000Z |",
@@ -187,10 +190,17 @@ def test_what_is_not_known_is_said_so(tmp_path: Path) -> None:
     ]
 
 
-def test_the_agents_sdk_is_shown_where_it_is_known(tmp_path: Path) -> None:
-    sdks = ["livekit-agents 1.8.9", "livekit-agents 1.8.9", "other 2"]
-    records = [never_assigned(n, evidence={"agent_sdk": sdk}) for n, sdk in enumerate(sdks)]
-    assert "| agent's SDK | livekit-agents 1.8.9 (2); other 2 (1) |" in made(tmp_path, records)
+def test_the_agents_sdk_is_what_its_workers_tell(tmp_path: Path) -> None:
+    made(tmp_path, founding_case())
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    workers = [{"sdk_version": version} for version in ("1.8.9", None, "1.8.9", "1.9.0")]
+    lines = support.text({**summary, "agent_workers": workers}, founding_case()).splitlines()
+    assert "| agent's SDK | 1.8.9, 1.9.0 |" in lines
+
+
+def test_who_runs_the_agents_is_told_of_those_that_were_seen(tmp_path: Path) -> None:
+    records = [record(n, findings={"rejected": ""}, agent_sid=f"PA_{n}" if n else "") for n in range(3)]
+    assert "| agent hosted by LiveKit Cloud | no (2) |" in made(tmp_path, records)
 
 
 def test_outcomes_by_cause(tmp_path: Path) -> None:
@@ -335,7 +345,11 @@ def crowded(count: int) -> list[Record]:
     for n in range(count):
         finding = {"ok": ""} if n % 2 else {bad[n // 2 % len(bad)].value: f"{'abc'[n % 3]} {foreign}"}
         facts = {f"fact{m}": foreign for m in range(9)}
-        evidence = {**facts, "server": f"open source 1 node N{n} region {foreign}", "agent_sdk": foreign}
+        evidence = {
+            **facts,
+            "server": f"open source 1 node N{n} region {foreign}",
+            "agent": {"attributes": {"lk.x": foreign}},
+        }
         marks = marks_ns(dict.fromkeys(Mark, rng.uniform(1, 9000)))
         records.append(
             record(
@@ -365,7 +379,7 @@ def test_it_stays_short_enough_to_paste(tmp_path: Path) -> None:
     }
     text = support.text(crowd, records)
     assert len(text.splitlines()) <= support.MAX_LINES
-    assert len(text) < 60_000
+    assert len(text) < 64_000
 
 
 def test_foreign_text_ends_neither_table_nor_list(tmp_path: Path) -> None:
