@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from lk_users.errors import Refused
+from lk_users.masking import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,6 +33,8 @@ ICES: Final = ("auto", "host", "relay")
 WELCOME_ITEMS: Final = ("state", "track", "audio", "text")
 PLACEHOLDERS: Final = ("session_id", "engine", "burst", "region")
 RESTART_POLICIES: Final = ("", "on-failure", "never")
+TEMPLATE_OPTIONS: Final = ("metadata", "attributes", "room-metadata")
+NOT_SHOWN: Final = "(given, not shown)"
 URL_FORMS: Final = "must be ws://, wss://, http:// or https:// and a host, for example wss://lk.example.com"
 CLOUD_SUFFIX: Final = ".livekit.cloud"
 # LiveKit Cloud's limit on API requests is 1,000 a minute a project; the rest is left to everybody else.
@@ -83,6 +86,7 @@ RUN_OPTIONS: Final = (
     Option("restart-policy", "", "on-failure or never, as in the dispatch API."),
     Option("api-budget", "", "API requests a minute. Default: 900 on LiveKit Cloud, else no limit."),
     Option("slo", "count(lost) == 0; count(duplicate) == 0", "What makes the run a pass; ';' separates."),
+    Option("project-id", "", "Project of LiveKit Cloud (p_…); its support asks for it first. For reports."),
     Option("park-timeout", "120", "Seconds from all users spawned to all users ready."),
     Option("trailer-timeout", "30", "Seconds to wait for the workers' last word."),
     Option("max-start-error", "50", "Milliseconds, p99; beyond it the run is void."),
@@ -138,13 +142,14 @@ class Settings:
     restart_policy: str = ""
     api_budget_per_minute: int = 0
     slo: str = "count(lost) == 0; count(duplicate) == 0"
+    project_id: str = ""
     park_timeout_s: float = 120.0
     trailer_timeout_s: float = 30.0
     max_start_error_ms: float = 50.0
     max_stall_ms: float = 1000.0
     max_clock_uncertainty_ms: float = 250.0
     options: Mapping[str, str] = field(default_factory=dict)
-    """The options as they were given, for the report."""
+    """The options as they were given, for the report; of a template only that there was one."""
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], users: int | None, *, cloud: bool = False) -> Settings:
@@ -186,12 +191,13 @@ class Settings:
             restart_policy=read.choice("restart-policy", RESTART_POLICIES),
             api_budget_per_minute=read.budget("api-budget", CLOUD_API_BUDGET_PER_MINUTE if cloud else 0),
             slo=read.text("slo"),
+            project_id=read.project("project-id"),
             park_timeout_s=read.number("park-timeout", least=0.1),
             trailer_timeout_s=read.number("trailer-timeout", least=0.1),
             max_start_error_ms=read.number("max-start-error"),
             max_stall_ms=read.number("max-stall"),
             max_clock_uncertainty_ms=read.number("max-clock-uncertainty"),
-            options={option.name: read.text(option.name) for option in RUN_OPTIONS},
+            options={option.name: read.shown(option.name) for option in RUN_OPTIONS},
         )
         if settings.region_users and settings.release == "free":
             faults.append("--region-users: for bursts only; with --release free Locust places users")
@@ -306,6 +312,11 @@ class _Reader:
         value = self._options.get(option.dest)
         return option.default if value is None else str(value).strip()
 
+    def shown(self, name: str) -> str:
+        """As a report may have it: what users tell their agents is nobody else's business."""
+        value = self.text(name)
+        return NOT_SHOWN if value and name in TEMPLATE_OPTIONS else masked(value)
+
     def choice(self, name: str, allowed: tuple[str, ...]) -> str:
         value = self.text(name)
         if value not in allowed:
@@ -346,6 +357,15 @@ class _Reader:
                 f"--{name} {value}: that is {sum(found.values())} users, and the burst has {total} (--users)"
             )
         return found
+
+    def project(self, name: str) -> str:
+        value = self.text(name)
+        if value and not re.fullmatch(r"p_[A-Za-z0-9]+", value):
+            self._faults.append(
+                f"--{name} {value}: must be p_ and letters or digits, as in the address of the project's "
+                "dashboard, for example p_4gzq81mx2tk"
+            )
+        return value
 
     def template(self, name: str, *, strings_only: bool = False) -> Template:
         value = self.text(name)
@@ -451,5 +471,8 @@ def _folder_fault(folder: Path) -> str:
 
 
 def _shown(url: str) -> str:
-    """The URL as it may be shown: without user info and query."""
-    return re.sub(r"//[^/@]*@", "//", url.split("?", 1)[0])
+    """A URL that cannot be read, as it may be shown: without what may be user info or query."""
+    head = re.split(r"[?#]", url, maxsplit=1)[0]
+    if "@" in url[len(head) :]:
+        return "…"  # where its password ends is anybody's guess
+    return re.sub(r"^(.*//)?.*@", r"\1", head)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.outcome import Fault, Finding, Verdict, fault_of
 from lk_users.record import Phase
+from lk_users.report.cases import cause_class
 from lk_users.report.summary import lag_overall
 
 if TYPE_CHECKING:
@@ -136,12 +138,16 @@ def session_line(summary: Summary) -> str:
 
 
 def failure_lines(summary: Summary) -> list[str]:
-    """One line for each outcome that is not ok: how many, whose doing, what it means, the causes."""
+    """One line for each outcome that is not ok: how many, whose doing, what it means, the kinds of cause."""
     lines = []
     for name, causes in summary["causes"].items():
         outcome = Finding(name)
-        shown = [f"{cause} ({count})" for cause, count in list(causes.items())[:CAUSES_SHOWN]]
-        rest = len(causes) - len(shown)
+        kinds: Counter[str] = Counter()
+        for cause, count in causes.items():
+            kinds[cause_class(cause)] += count
+        ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+        shown = [f"{cause} ({count})" for cause, count in ranked[:CAUSES_SHOWN]]
+        rest = len(kinds) - len(shown)
         if rest:
             shown.append(f"and {plural(rest, 'other cause')}")
         count = summary["outcomes"][name]

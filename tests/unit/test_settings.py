@@ -226,11 +226,35 @@ def test_bad_urls_are_one_line(url: str) -> None:
     assert fault.startswith(f"LIVEKIT_URL {url}: must be ws://")
 
 
-def test_a_bad_url_is_shown_without_its_password_and_query() -> None:
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("ftp://me:hunter2@h?token=hunter2", "ftp://h"),
+        ("ftp://me:hun@ter2@h/path", "ftp://h/path"),
+        ("ws://me:hun/ter2@h:7880", "ws://h:7880"),
+        ("me:hunter2@h:7880", "h:7880"),
+        ("ws://me:hunter2@h:x#hunter2", "ws://h:x"),
+        ("ftp://me:hun?ter2@h", "…"),
+        ("ftp://h?token=hun@ter2", "…"),
+    ],
+)
+def test_a_bad_url_is_shown_without_its_password_and_query(url: str, shown: str) -> None:
     with pytest.raises(Refused) as refused:
-        target("ftp://me:pass@h?token=t")
-    assert "pass" not in str(refused.value)
-    assert "token=t" not in str(refused.value)
+        target(url)
+    (fault,) = refused.value.faults
+    assert fault.startswith(f"LIVEKIT_URL {shown}: must be ws://")
+    assert "ter2" not in fault
+
+
+@pytest.mark.parametrize("given", ["p_", "x_4gzq81mx2tk", "4gzq81mx2tk", "p_4gz q81", "p_4gzq81/../x"])
+def test_a_project_id_that_is_none(given: str) -> None:
+    (fault,) = faults_of(project_id=given)
+    assert fault.startswith(f"--project-id {given}: must be p_ and letters or digits")
+
+
+def test_a_project_id() -> None:
+    chosen = Settings.from_options({"agent_name": "a", "project_id": " p_4gzq81mx2tk "}, 1)
+    assert chosen.project_id == chosen.options["project-id"] == "p_4gzq81mx2tk"
 
 
 def test_everything_that_the_environment_lacks_is_listed() -> None:
