@@ -112,6 +112,20 @@ class Sighting:
         return self.seen_ns < ends_ns[1] and other.seen_ns < ends_ns[0]
 
 
+@dataclass(frozen=True)
+class Onset:
+    """Where a track became audible: its first frame over the threshold of a sound that lasted."""
+
+    at_ns: int
+    """Monotonic clock."""
+    level_dbfs: float
+    threshold_dbfs: float
+    frames_before: int
+    """Decoded frames that came before it (a packet each), all of them silent or a click."""
+    ms_before: float
+    """Their length."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Observation:
     """All that one user saw of its session, also after it was decided."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from lk_users.clock import Clock
     from lk_users.engines.port import Engine, EngineListener
-    from lk_users.evidence import DispatchView, ParticipantView, ServerView
+    from lk_users.evidence import DispatchView, Onset, ParticipantView, ServerView
     from lk_users.plan import PlannedSession
     from lk_users.record import Record
     from lk_users.settings import Settings
@@ -215,14 +215,19 @@ class Session:
             self._mark(Mark.AGENT_TRACK)
             self._heard()
 
-    def packet(self, participant_sid: str) -> None:
+    def packet(self, participant_sid: str, reached_ns: int) -> None:
         if self._packet_ns is None and self._is_agent(participant_sid):
-            self._packet_ns = self._now_ns()
+            self._packet_ns = reached_ns - self.intended_ns
+            self._facts["packet_ms"] = round(self._packet_ns / NS_PER_MS, 1)
 
-    def audible(self, participant_sid: str, at_ns: int, level_dbfs: float) -> None:
+    def audible(self, participant_sid: str, onset: Onset) -> None:
         if self._is_agent(participant_sid):
-            self._facts.setdefault("audible_dbfs", round(level_dbfs, 1))
-            self._mark(Mark.FIRST_AUDIO, at_ns)
+            if Mark.FIRST_AUDIO not in self._marks:
+                self._facts["audible_dbfs"] = round(onset.level_dbfs, 1)
+                self._facts["threshold_dbfs"] = onset.threshold_dbfs
+                self._facts["frames_before"] = onset.frames_before
+                self._facts["ms_before"] = round(onset.ms_before, 1)
+            self._mark(Mark.FIRST_AUDIO, onset.at_ns)
             self._heard()
 
     def text(self, piece: TextPiece) -> None:

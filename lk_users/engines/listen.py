@@ -132,7 +132,7 @@ class ListenEngine:
             facts["rearmed"] = True
         ears = [ear for ear in self._ears.values() if ear is not None]
         if ears:
-            facts["loudest_dbfs"] = round(max(ear.loudest_dbfs for ear in ears), 1)
+            facts["loudest_dbfs"] = round(max(ear.gate.loudest_dbfs for ear in ears), 1)
             facts["packets"] = sum(ear.packets for ear in ears)
         return facts
 
@@ -291,19 +291,23 @@ class ListenEngine:
         if not self._ended:
             self._listener.media_failed(state)
 
-    def packet(self, track_sid: str, payload: bytes) -> None:
+    def packet(self, track_sid: str, payload: bytes, timestamp: int) -> None:
         owner = self._owners.get(track_sid)
         if owner is None or self._ended:
             return
+        now_ns = self._around.clock.monotonic_ns()
         if track_sid not in self._ears:
-            self._ears[track_sid] = Ear(self._around.clock)
-            self._listener.packet(owner)
+            self._ears[track_sid] = Ear()
+            self._listener.packet(owner, self._peer.reached_ns(track_sid) or now_ns)
         ear = self._ears[track_sid]
-        if ear is not None and ear.hear(payload):
+        if ear is None:
+            return
+        onset = ear.hear(payload, now_ns)
+        if onset is not None:
             self._ears[track_sid] = None
-            self._listener.audible(owner, ear.first_loud_ns, ear.loudest_dbfs)
-            if not any(self._ears.values()):
-                self._peer.deafen()
+            self._listener.audible(owner, onset)
+            # This track only: a second agent's must be heard as well.
+            self._peer.deafen(track_sid)
 
     def data(self, message: bytes) -> None:
         if not self._ended:

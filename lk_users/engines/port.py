@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lk_users.errors import WireError
-    from lk_users.evidence import DispatchView, ParticipantView
+    from lk_users.evidence import DispatchView, Onset, ParticipantView
     from lk_users.outcome import Finding
     from lk_users.wire.text_stream import TextPiece
 
@@ -46,11 +46,12 @@ class EngineListener(Protocol):
     def subscribed(self, participant_sid: str) -> None:
         """A microphone track of this participant reaches us."""
 
-    def packet(self, participant_sid: str) -> None:
-        """Its first RTP packet came."""
+    def packet(self, participant_sid: str, reached_ns: int) -> None:
+        """Its first RTP packet came: to our socket at ``reached_ns`` on the monotonic clock, which may be
+        before we could tell whose it is."""
 
-    def audible(self, participant_sid: str, at_ns: int, level_dbfs: float) -> None:
-        """Its first audible frame came, at ``at_ns`` on the monotonic clock."""
+    def audible(self, participant_sid: str, onset: Onset) -> None:
+        """Its first audible frame came."""
 
     def text(self, piece: TextPiece) -> None:
         """A piece of a text stream came."""

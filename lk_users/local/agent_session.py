@@ -247,7 +247,7 @@ class Participant:
     def media_down(self, state: str) -> None:
         self._tell(ConnectionCut(f"peer connection {state}"))
 
-    def packet(self, track_sid: str, payload: bytes) -> None:
+    def packet(self, track_sid: str, payload: bytes, timestamp: int) -> None:
         """It listens to nobody."""
 
     def data(self, message: bytes) -> None:

@@ -38,6 +38,7 @@ from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCRtpR
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint
 from aiortc.rtcrtpreceiver import StreamStatistics
 
+from lk_users.clock import SystemClock
 from lk_users.wire.keepalive import (
     TRANSACTION_BYTES,
     answer,
@@ -99,7 +100,7 @@ class SharedCertificate(RTCCertificate):
 class PacketReceiver(RTCRtpReceiver):
     """A receiver that decodes nothing and hands on what came."""
 
-    on_packet: Callable[[PacketReceiver, bytes], None] | None = None
+    on_packet: Callable[[PacketReceiver, RtpPacket], None] | None = None
     track_sid: str = ""
 
     async def receive(self, parameters: Any) -> None:
@@ -133,7 +134,7 @@ class PacketReceiver(RTCRtpReceiver):
             streams[packet.ssrc] = StreamStatistics(codec.clockRate)
         streams[packet.ssrc].add(packet)
         if self.on_packet is not None and packet.payload:
-            self.on_packet(self, packet.payload)
+            self.on_packet(self, packet)
 
 
 class BundledPeerConnection(RTCPeerConnection):
@@ -154,14 +155,17 @@ class BundledPeerConnection(RTCPeerConnection):
         )
         self._RTCPeerConnection__certificates = [certificate]
         self._host_addresses = tuple(addresses)
-        self._deaf: dict[int, StreamStatistics] = {}
+        self._rtp = _Rtp()
 
-    def deafen(self) -> None:
-        """Nobody listens to the tracks so far any more: their packets are only counted."""
-        for transceiver in self.getTransceivers():
-            if isinstance(transceiver.receiver, PacketReceiver):
-                transceiver.receiver.on_packet = None
-                self._deaf.update(transceiver.receiver.streams())
+    def deafen(self, receiver: PacketReceiver) -> None:
+        """Nobody listens to its track any more: the packets are only counted."""
+        receiver.on_packet = None
+        self._rtp.deaf.update(receiver.streams())
+
+    def reached_ns(self, receiver: PacketReceiver) -> int:
+        """When its track's first packet came to our socket, be it before we knew which section it is of; on
+        the monotonic clock, 0 if none did."""
+        return min((self._rtp.reached_ns.get(ssrc, 0) for ssrc in receiver.streams()), default=0)
 
     def _RTCPeerConnection__createTransceiver(  # noqa: N802
         self, direction: str, kind: str, sender_track: Any = None
@@ -191,18 +195,25 @@ class BundledPeerConnection(RTCPeerConnection):
     def _prepare_transports(self) -> None:
         for connection in self.ice_connections():
             if not isinstance(getattr(connection, "lk_addresses", None), _Chosen):
-                connection.lk_addresses = _Chosen(connection, self._host_addresses, self._deaf)  # type: ignore[attr-defined]
+                connection.lk_addresses = _Chosen(connection, self._host_addresses, self._rtp)  # type: ignore[attr-defined]
+
+
+class _Rtp:
+    """What one connection knows of incoming RTP by its headers, which are in the clear; by SSRC."""
+
+    def __init__(self) -> None:
+        self.clock = SystemClock()
+        self.deaf: dict[int, StreamStatistics] = {}
+        self.reached_ns: dict[int, int] = {}
 
 
 class _Chosen:
     """Replaces one ICE connection's gathering: our addresses, and sockets that outlive the connection."""
 
-    def __init__(
-        self, connection: Connection, addresses: Sequence[str], deaf: dict[int, StreamStatistics]
-    ) -> None:
+    def __init__(self, connection: Connection, addresses: Sequence[str], rtp: _Rtp) -> None:
         self._connection = connection
         self._addresses = list(addresses)
-        self._deaf = deaf
+        self._rtp = rtp
         self._asked = self._confirmed = b""
         connection.gather_candidates = self.gather  # type: ignore[method-assign]
         connection.query_consent = self.keep_consent  # type: ignore[method-assign]
@@ -220,7 +231,7 @@ class _Chosen:
         for protocol in connection._protocols:
             protocol.close = _Quarantine(protocol).close  # type: ignore[method-assign]
             if protocol.local_candidate.type == "host":
-                protocol.transport.set_protocol(_Demux(protocol, self._deaf, self.confirm))
+                protocol.transport.set_protocol(_Demux(protocol, self._rtp, self.confirm))
 
     async def keep_consent(self) -> None:
         """As aioice's own (RFC 7675), without a transaction of timers for each check: an answer counts
@@ -268,11 +279,9 @@ class _Header:
 class _Demux(asyncio.DatagramProtocol):
     """Sorts a socket's datagrams by their first byte: STUN to aioice, SRTP and DTLS to the connection."""
 
-    def __init__(
-        self, protocol: Any, deaf: dict[int, StreamStatistics], confirm: Callable[[bytes], bool]
-    ) -> None:
+    def __init__(self, protocol: Any, rtp: _Rtp, confirm: Callable[[bytes], bool]) -> None:
         self._protocol = protocol
-        self._deaf = deaf
+        self._rtp = rtp
         self._confirm = confirm
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
@@ -280,12 +289,16 @@ class _Demux(asyncio.DatagramProtocol):
             if not self._kept_alive(data, addr):
                 self._protocol.datagram_received(data, addr)
             return
-        if self._deaf and data[:1] >= FIRST_RTP and len(data) >= RTP_HEADER.size:
+        if data[:1] >= FIRST_RTP and len(data) >= RTP_HEADER.size:
             kind, sequence_number, timestamp, ssrc = RTP_HEADER.unpack_from(data)
-            stream = self._deaf.get(ssrc)
-            if stream is not None and not RTCP_KINDS[0] <= kind <= RTCP_KINDS[1]:
-                stream.add(_Header(sequence_number, timestamp))  # type: ignore[arg-type]
-                return
+            if not RTCP_KINDS[0] <= kind <= RTCP_KINDS[1]:
+                rtp = self._rtp
+                stream = rtp.deaf.get(ssrc)
+                if stream is not None:
+                    stream.add(_Header(sequence_number, timestamp))  # type: ignore[arg-type]
+                    return
+                if ssrc not in rtp.reached_ns:
+                    rtp.reached_ns[ssrc] = rtp.clock.monotonic_ns()
         protocol = self._protocol
         protocol.receiver.data_received(data, protocol.local_candidate.component)
 

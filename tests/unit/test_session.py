@@ -223,7 +223,8 @@ def test_the_record_says_who_and_where() -> None:
     assert record.joined_at_ns == v.wall_ms(0.5) * NS_PER_MS
     assert record.intended_wall_ns == v.WALL_START_NS + 2 * NS_PER_S
     assert record.evidence == {
-        "server": "open source 1.13.5 node N region -", "audible_dbfs": -18.0, "packets": 3,
+        "server": "open source 1.13.5 node N region -", "audible_dbfs": -18.0, "threshold_dbfs": -45.0,
+        "frames_before": 0, "ms_before": 0.0, "packets": 3,
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import selectors
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lk_users.clock import NS_PER_MS, NS_PER_S
-from lk_users.evidence import DispatchView, ParticipantView
+from lk_users.evidence import DispatchView, Onset, ParticipantView
 from lk_users.wire.text_stream import TRANSCRIPTION, TextPiece
 
 if TYPE_CHECKING:
@@ -170,12 +170,24 @@ def subscribed(sid: str = "PA_1") -> Callable[[EngineListener], None]:
     return lambda to: to.subscribed(sid)
 
 
-def packet(sid: str = "PA_1") -> Callable[[EngineListener], None]:
-    return lambda to: to.packet(sid)
+def packet(sid: str = "PA_1", ago_s: float = 0.0) -> Callable[[EngineListener], None]:
+    """``ago_s``: it came to the socket so long before it could be told whose it was."""
+
+    def happen(to: EngineListener) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        to.packet(sid, loop.clock.monotonic_ns() - round(ago_s * NS_PER_S))
+
+    return happen
 
 
-def audible(clock: VirtualClock, sid: str = "PA_1") -> Callable[[EngineListener], None]:
-    return lambda to: to.audible(sid, clock.monotonic_ns(), -18.04)
+def audible(
+    clock: VirtualClock, sid: str = "PA_1", ms_before: float = 0.0
+) -> Callable[[EngineListener], None]:
+    """``ms_before``: of silence that came before."""
+    return lambda to: to.audible(
+        sid, Onset(clock.monotonic_ns(), -18.04, -45.0, round(ms_before / 20), ms_before)
+    )
 
 
 def text(sender: str = "agent-1", topic: str = TRANSCRIPTION) -> Callable[[EngineListener], None]:
