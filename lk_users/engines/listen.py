@@ -15,7 +15,7 @@ from lk_users.wire.armed import ArmedRequest
 from lk_users.wire.audio import Ear
 from lk_users.wire.peer import Peer
 from lk_users.wire.signalling import Signal, SignalPath, disconnect_reason
-from lk_users.wire.text_stream import TextStreams
+from lk_users.wire.text_stream import TextPiece, TextStreams
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Sequence
@@ -312,8 +312,10 @@ class ListenEngine:
     def data(self, message: bytes) -> None:
         if not self._ended:
             piece = self._streams.feed(message)
-            if piece is not None:
+            if isinstance(piece, TextPiece):
                 self._listener.text(piece)
+            elif piece is not None:
+                self._listener.data(piece)
 
 
 # From worst to best; the protocol's numbers are in another order.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lk_users.errors import WireError
     from lk_users.evidence import DispatchView, Onset, ParticipantView
     from lk_users.outcome import Finding
-    from lk_users.wire.text_stream import TextPiece
+    from lk_users.wire.text_stream import DataPiece, TextPiece
 
 
 class EngineListener(Protocol):
@@ -50,11 +50,14 @@ class EngineListener(Protocol):
         """Its first RTP packet came: to our socket at ``reached_ns`` on the monotonic clock, which may be
         before we could tell whose it is."""
 
-    def audible(self, participant_sid: str, onset: Onset) -> None:
-        """Its first audible frame came."""
+    def audible(self, participant_sid: str, onset: Onset) -> bool:
+        """Its first audible frame came. Is more of its sound wanted, as evidence?"""
 
     def text(self, piece: TextPiece) -> None:
-        """A piece of a text stream came."""
+        """A piece of a text came."""
+
+    def data(self, piece: DataPiece) -> None:
+        """Other data came."""
 
     def dropped(self, finding: Finding, cause: str) -> None:
         """Out of the room without having left."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.evidence import DispatchView, Onset, ParticipantView
-from lk_users.wire.text_stream import TRANSCRIPTION, TextPiece
+from lk_users.wire.text_stream import TRANSCRIPTION, DataPiece, TextPiece
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -190,8 +190,19 @@ def audible(
     )
 
 
-def text(sender: str = "agent-1", topic: str = TRANSCRIPTION) -> Callable[[EngineListener], None]:
-    return lambda to: to.text(TextPiece(topic, sender, "Welcome", final=False))
+def text(
+    sender: str = "agent-1",
+    topic: str = TRANSCRIPTION,
+    words: str = "Welcome",
+    *,
+    final: bool = False,
+    segment: str = "stream SG_1",
+) -> Callable[[EngineListener], None]:
+    return lambda to: to.text(TextPiece(topic, sender, words, final, segment))
+
+
+def data(topic: str = "ui", sender: str = "agent-1", size_bytes: int = 7) -> Callable[[EngineListener], None]:
+    return lambda to: to.data(DataPiece(topic, sender, size_bytes))
 
 
 def media_up(to: EngineListener) -> None:
