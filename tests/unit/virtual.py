@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.evidence import DispatchView, Onset, ParticipantView
+from lk_users.session import Session
 from lk_users.wire.text_stream import TRANSCRIPTION, DataPiece, TextPiece
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ class FakeEngine:
         self._fault = fault
         self.calls: list[str] = []
         self.facts: dict[str, Any] = {}
+        self.more_wanted: list[bool] = []
+        """What the session said to each sound that was heard."""
 
     async def build(self) -> None:
         self.calls.append("build")
@@ -185,9 +188,14 @@ def audible(
     clock: VirtualClock, sid: str = "PA_1", ms_before: float = 0.0
 ) -> Callable[[EngineListener], None]:
     """``ms_before``: of silence that came before."""
-    return lambda to: to.audible(
-        sid, Onset(clock.monotonic_ns(), -18.04, -45.0, round(ms_before / 20), ms_before)
-    )
+
+    def happen(to: EngineListener) -> None:
+        onset = Onset(clock.monotonic_ns(), -18.04, -45.0, round(ms_before / 20), ms_before)
+        more_wanted = to.audible(sid, onset)
+        if isinstance(to, Session) and isinstance(to.engine, FakeEngine):
+            to.engine.more_wanted.append(more_wanted)
+
+    return happen
 
 
 def text(
