@@ -103,15 +103,27 @@ def plural(count: int, noun: str) -> str:
 
 
 def headline(summary: Summary) -> str:
-    """The verdict and what it means, in one line."""
+    """The verdict and what it means, in one line. A pass says what its SLOs let through."""
     verdict, slos = summary["verdict"], summary["slo"]
     missed = sum(not slo["ok"] for slo in slos)
     meaning = {
-        Verdict.PASS: "every SLO was met",
+        Verdict.PASS: f"every SLO was met{_let_through(summary)}",
         Verdict.SLO_FAILED: f"{missed} of {plural(len(slos), 'SLO')} missed",
         Verdict.VOID: "this run says nothing reliable about the target",
     }[Verdict(verdict)]
     return f"{verdict}: {meaning} (exit code {summary['exit_code']})"
+
+
+def _let_through(summary: Summary) -> str:
+    """Welcomes that came, but not as they should: the default SLOs ask only whether they came."""
+    found = summary["findings"]
+    flaws = (
+        (Finding.WELCOME_LATE, "came later than --welcome-timeout"),
+        (Finding.WELCOME_CLIPPED, "could not be heard from the beginning"),
+        (Finding.WELCOME_TWICE, "came twice"),
+    )
+    told = [f"{plural(found[name], 'welcome')} {what}" for name, what in flaws if found.get(name)]
+    return f", BUT {', '.join(told)}" if told else ""
 
 
 def slo_value(slo: Mapping[str, Any]) -> str:

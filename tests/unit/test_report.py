@@ -627,3 +627,36 @@ def test_markdown_has_all_reasons_and_whole_tables() -> None:
 def test_markdown_cells_hold_foreign_text() -> None:
     one = record(0, findings={"rejected": "a|b\nc"})
     assert "| rejected | a\\|b c |" in markdown.text(summary_of([one]))
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"ok": ""}, "every SLO was met (exit code 0)"),
+        (
+            {"welcome_late": "12.1 s after the agent joined"},
+            "every SLO was met, BUT 2 welcomes came later than --welcome-timeout (exit code 0)",
+        ),
+        (
+            {"welcome_clipped": "x", "welcome_late": "y"},
+            "every SLO was met, BUT 2 welcomes came later than --welcome-timeout, 2 welcomes could not be heard "
+            "from the beginning (exit code 0)",
+        ),
+        (
+            {"duplicate_agent": "x", "welcome_twice": "y"},
+            "every SLO was met, BUT 2 welcomes came twice (exit code 0)",
+        ),
+    ],
+)
+def test_a_pass_says_what_its_slos_let_through(found: dict[str, str], said: str) -> None:
+    summary = summary_of([welcomed(0, findings=found), welcomed(1, findings=found), welcomed(2)])
+    assert words.headline(summary) == f"PASS: {said}"
+    assert console.text(summary).startswith(f"PASS: {said}\n")
+    assert markdown.text(summary).startswith(f"# PASS: {said}\n")
+
+
+def test_only_a_pass_is_qualified() -> None:
+    failed = Judgement(
+        Verdict.SLO_FAILED, ExitCode.SLO_FAILED, (), (SloResult("count(x) == 0", 1, ok=False),)
+    )
+    assert "BUT" not in words.headline(summary_of([welcomed(0, findings={"welcome_late": "x"})], (), failed))
