@@ -639,8 +639,8 @@ def test_markdown_cells_hold_foreign_text() -> None:
         ),
         (
             {"welcome_clipped": "x", "welcome_late": "y"},
-            "every SLO was met, BUT 2 welcomes came later than --welcome-timeout, 2 welcomes could not be heard "
-            "from the beginning (exit code 0)",
+            "every SLO was met, BUT 2 welcomes came later than --welcome-timeout, 2 welcomes could not be "
+            "heard from the beginning (exit code 0)",
         ),
         (
             {"duplicate_agent": "x", "welcome_twice": "y"},
