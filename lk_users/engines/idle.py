@@ -46,6 +46,9 @@ class IdleEngine:
     def evidence(self) -> dict[str, Any]:
         return {}
 
+    def recording(self) -> None:
+        return None
+
     def _welcome(self) -> None:
         if self._left:
             return

@@ -14,6 +14,7 @@ from lk_users.wire import api
 from lk_users.wire.armed import ArmedRequest
 from lk_users.wire.audio import Ear
 from lk_users.wire.peer import Peer
+from lk_users.wire.recording import Recording
 from lk_users.wire.signalling import Signal, SignalPath, disconnect_reason
 from lk_users.wire.text_stream import TextPiece, TextStreams
 
@@ -71,6 +72,7 @@ class ListenEngine:
         self._owners: dict[str, str] = {}
         self._mapped: set[str] = set()
         self._ears: dict[str, Ear | None] = {}
+        self._recording = Recording()
         self._connected = False
         self._ended = False
         self._offer_id = 1
@@ -135,6 +137,9 @@ class ListenEngine:
             facts["loudest_dbfs"] = round(max(ear.gate.loudest_dbfs for ear in ears), 1)
             facts["packets"] = sum(ear.packets for ear in ears)
         return facts
+
+    def recording(self) -> Recording:
+        return self._recording
 
     def _answered(self, result: bytes | WireError) -> None:
         if self._ended:
@@ -299,13 +304,15 @@ class ListenEngine:
         if track_sid not in self._ears:
             self._ears[track_sid] = Ear()
             self._listener.packet(owner, self._peer.reached_ns(track_sid) or now_ns)
+        more = self._recording.add(track_sid, payload, timestamp, now_ns)
         ear = self._ears[track_sid]
-        if ear is None:
-            return
-        onset = ear.hear(payload, now_ns)
-        if onset is not None:
+        if ear is not None:
+            onset = ear.hear(payload, now_ns)
+            if onset is None:
+                return
             self._ears[track_sid] = None
-            self._listener.audible(owner, onset)
+            more = self._listener.audible(owner, onset) and more
+        if not more:
             # This track only: a second agent's must be heard as well.
             self._peer.deafen(track_sid)
 

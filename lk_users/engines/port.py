@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lk_users.errors import WireError
     from lk_users.evidence import DispatchView, Onset, ParticipantView
     from lk_users.outcome import Finding
+    from lk_users.wire.recording import Recording
     from lk_users.wire.text_stream import DataPiece, TextPiece
 
 
@@ -83,3 +84,6 @@ class Engine(Protocol):
 
     def evidence(self) -> dict[str, Any]:
         """What only the engine knows and the record should keep."""
+
+    def recording(self) -> Recording | None:
+        """The sound of the agent that it kept; None if it keeps none."""

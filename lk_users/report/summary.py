@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.outcome import ORDER, OURS, Fault, Finding, fault_of
 from lk_users.record import Mark, Phase
+from lk_users.sinks.wav import EVIDENCE as AUDIO
 from lk_users.slo import GROUPS, belongs
 from lk_users.stats import limit_ns, mark_samples_ns, percentile, phase_samples_ns, start_errors_ns
 from lk_users.verdict import counted
@@ -78,6 +79,7 @@ def summarize(info: RunInfo, settings: Settings, merged: Merged, judgement: Judg
         "bursts": [_burst(number, merged.bursts, figures) for number in _burst_numbers(merged)],
         "workers": _workers(records, merged.trailers),
         "sinks": {},
+        "audio": [_audio(record) for record in records if AUDIO in record.evidence],
         "slowest": [_session(record) for record in _slowest(figures)],
     }
 
@@ -250,6 +252,15 @@ def _session(record: Record) -> dict[str, Any]:
         **{name: getattr(record, name) for name in _ID_FIELDS},
         "worker": record.worker,
         "region": record.region,
+    }
+
+
+def _audio(record: Record) -> dict[str, str]:
+    return {
+        "session_id": record.session_id,
+        "outcome": record.outcome.value,
+        "worker": record.worker,
+        "file": str(record.evidence[AUDIO]),
     }
 
 

@@ -19,6 +19,7 @@ CAUSES_SHOWN: Final = 3
 EXPLAINS_SHARE: Final = 0.1
 NEXT_SHARE: Final = 0.05
 LATE_AGENT_MS: Final = 1000.0
+AUDIO_SHOWN: Final = 5
 
 PHASES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
@@ -199,6 +200,20 @@ def health_line(summary: Summary) -> str:
         text += f", CPU {duration(1000 * sum(cpu_s))} ({duration(1000 * sum(cpu_s) / sessions)} a session)"
     clocks = [worker["clock_uncertainty_ms"] for worker in workers if worker["clock_uncertainty_ms"]]
     return text + (f", clocks known to ±{duration(max(clocks))}." if clocks else ".")
+
+
+def audio_lines(summary: Summary) -> list[str]:
+    """Where the sound of failed sessions is kept."""
+    files = summary["audio"]
+    if not files:
+        return []
+    sessions = plural(len(files), "failed session")
+    shown = [f"`{item['file']}` ({item['outcome']}, worker {item['worker']})" for item in files[:AUDIO_SHOWN]]
+    rest = [f"and {len(files) - AUDIO_SHOWN} more"] if len(files) > AUDIO_SHOWN else []
+    return [
+        f"What {sessions} received is kept as sound (of a welcome that was heard, its first frames), in "
+        f"the run folder on the worker's machine: {', '.join([*shown, *rest])}."
+    ]
 
 
 def _bottleneck_lines(summary: Summary) -> list[str]:

@@ -660,3 +660,25 @@ def test_only_a_pass_is_qualified() -> None:
         Verdict.SLO_FAILED, ExitCode.SLO_FAILED, (), (SloResult("count(x) == 0", 1, ok=False),)
     )
     assert "BUT" not in words.headline(summary_of([welcomed(0, findings={"welcome_late": "x"})], (), failed))
+
+
+def test_the_sound_of_failed_sessions_is_listed_with_its_worker() -> None:
+    missing = {"welcome_missing": "its audio arrived, but silent"}
+    records = [
+        welcomed(0),
+        *(record(n, findings=missing, evidence={"audio": f"audio/s{n}.wav"}) for n in range(1, 8)),
+    ]
+    summary = summary_of(records)
+    assert summary["audio"][0] == {
+        "session_id": records[1].session_id,
+        "outcome": "welcome_missing",
+        "worker": "w1",
+        "file": "audio/s1.wav",
+    }
+    assert len(summary["audio"]) == 7
+    (line,) = words.audio_lines(summary)
+    assert line.startswith("What 7 failed sessions received is kept as sound")
+    assert "`audio/s1.wav` (welcome_missing, worker w1), " in line
+    assert line.endswith("`audio/s5.wav` (welcome_missing, worker w1), and 2 more.")
+    assert f"- {line}\n" in markdown.text(summary)
+    assert words.audio_lines(summary_of(records[:1])) == []

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from lk_users.engines.port import EngineListener
     from lk_users.errors import WireError
+    from lk_users.wire.recording import Recording
 
     # So long after its cause, this happens.
     Step = tuple[float, Callable[[EngineListener], None]]
@@ -97,6 +98,7 @@ class FakeEngine:
         self._fault = fault
         self.calls: list[str] = []
         self.facts: dict[str, Any] = {}
+        self.sound: Recording | None = None
         self.more_wanted: list[bool] = []
         """What the session said to each sound that was heard."""
 
@@ -119,6 +121,9 @@ class FakeEngine:
 
     def evidence(self) -> dict[str, Any]:
         return self.facts
+
+    def recording(self) -> Recording | None:
+        return self.sound
 
     def _play(self, call: str, steps: Sequence[Step]) -> int:
         self.calls.append(call)
