@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from av import CodecContext, Packet
+from av import AudioCodecContext, Packet
 from av.error import FFmpegError
 
 from lk_users.clock import NS_PER_S
@@ -65,7 +65,7 @@ class Recording:
         mixed = np.zeros(KEPT_SAMPLES, np.float32)
         end = 0
         for track in self._tracks.values():
-            decoder = CodecContext.create("libopus", "r")
+            decoder = AudioCodecContext.create("libopus", "r")
             for position, payload in sorted(track.payloads):
                 for frame in _decoded(decoder, payload):
                     room = mixed[position : position + len(frame)]
@@ -75,13 +75,12 @@ class Recording:
         return np.round(np.clip(mixed[:end], -1.0, 1.0) * 32_767).astype(np.int16)
 
 
-def _decoded(decoder: CodecContext, payload: bytes) -> list[npt.NDArray[np.float32]]:
+def _decoded(decoder: AudioCodecContext, payload: bytes) -> list[npt.NDArray[np.float32]]:
     """Mono frames between -1 and 1; none of what is not Opus."""
     try:
-        frames: list[Any] = decoder.decode(Packet(payload))  # type: ignore[assignment]
+        return [_mono(frame) for frame in decoder.decode(Packet(payload))]
     except FFmpegError:
         return []
-    return [_mono(frame) for frame in frames]
 
 
 def _mono(frame: Any) -> npt.NDArray[np.float32]:
