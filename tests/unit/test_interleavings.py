@@ -142,7 +142,7 @@ HEALTHY = ("media_up", "agent", "listening", "speaking", "subscribed", "packet",
 
 
 def test_every_order_of_a_healthy_welcome_that_can_be_heard_is_heard() -> None:
-    """Audio is told after the agent it is of, as engines do; nothing else is assumed of the order (every third
+    """Audio is told after the agent it is of, as engines do; no other order is assumed (every third of them
     is played). At a pace at which nothing was lost none is clipped or twice."""
     orders = [
         order
