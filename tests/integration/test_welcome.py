@@ -55,31 +55,31 @@ def test_what_became_of_a_welcome_that_failed(burst: Burst, tmp_path: Path) -> N
     eager, unheard_at_all, background, silent = kinds
     for record in eager:
         assert list(record["findings"]) == ["welcome_clipped"]
-        cause = re.fullmatch(
-            r"it had been speaking for (\d+) ms before its audio could reach the user, and its transcript was "
-            rf"complete: '{re.escape(WORDS)}'",
+        told = re.fullmatch(
+            r"it had been speaking for (\d+) ms before its audio could reach the user, and its transcript "
+            rf"was complete: '{re.escape(WORDS)}'",
             record["findings"]["welcome_clipped"],
         )
-        assert cause is not None, record["findings"]
-        assert 1000 * UNHEARD_S - 50 <= int(cause[1]) <= 1000 * UNHEARD_S + 500
-        assert record["evidence"]["speech_ms_before_us"] >= int(cause[1])
+        assert told is not None, record["findings"]
+        assert 1000 * UNHEARD_S - 50 <= int(told[1]) <= 1000 * UNHEARD_S + 500
+        assert record["evidence"]["speech_ms_before_us"] >= int(told[1])
         assert record["evidence"]["ms_before"] == 0
         assert text_of(record) == [("transcription", WORDS)]
-        # It came before its sound, and was listened to on, for the evidence.
+        # It came before its sound, which was listened to on, for the evidence.
         assert record["marks_ns"]["first_text"] < record["marks_ns"]["first_audio"]
         length_s, level_dbfs = sound(done, record)
         assert 1.0 <= length_s <= SPEECH_S - UNHEARD_S + FRAME_S
         assert -16 < level_dbfs < -14
     for record in unheard_at_all:
-        assert record["findings"]["welcome_missing"] == (
-            "it said that it was speaking, but no audio packet arrived; its text came: "
-            f"'{WORDS}'; missing: audio; {record['findings']['welcome_missing'].rsplit('; ', 1)[1]}"
+        cause = record["findings"]["welcome_missing"]
+        assert cause.startswith(
+            f"it said that it was speaking, but no audio packet arrived; its text came: '{WORDS}'; "
+            "missing: audio"
         )
         assert "audio" not in record["evidence"]
     for record in (*background, *silent):
-        assert record["findings"]["welcome_missing"].startswith(
-            "its audio arrived, but silent; missing: audio"
-        )
+        cause = record["findings"]["welcome_missing"]
+        assert cause.startswith("its audio arrived, but silent; missing: audio")
         assert text_of(record) == []
         assert record["evidence"]["loudest_dbfs"] < AUDIBLE_DBFS - 20
         length_s, level_dbfs = sound(done, record)
