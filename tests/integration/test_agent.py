@@ -330,7 +330,7 @@ def test_silent_says_that_it_speaks_and_is_silent(server: Server, agent: subproc
     ear = user.ear("welcome")
     assert ear is not None
     assert ear.packets * FRAME_S > 0.75 * TONE_S
-    assert ear.loudest_dbfs < AUDIBLE_DBFS - 20
+    assert ear.gate.loudest_dbfs < AUDIBLE_DBFS - 20
     assert user.texts == []
 
 
