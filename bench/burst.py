@@ -3,6 +3,8 @@
     python bench/burst.py ways        600 by api, room and token: what a user waits, CPU a session
     python bench/burst.py repeat      600 by api, ten times in a row
     python bench/burst.py processes   600 over two processes; 1,200 over two; 2,000 over four
+    python bench/burst.py sizes       CPU a session at 1,200 over two processes against 200, by api and room
+    python bench/burst.py mic         what a silent microphone costs a user, up to the welcome and while held
     python bench/burst.py udp-port    ten bursts of 400 on a server with one UDP port
 
 CPU is compared in one go: each run is followed by one of the same length with an engine that does nothing
@@ -90,12 +92,41 @@ def processes() -> None:
     print(figures("2,000, 4 processes", run(2000, "--processes", "4")), flush=True)
 
 
+def sizes() -> None:
+    for way in ("api", "room"):
+        costs_ms = []
+        for users, options in ((200, ()), (1200, ("--processes", "2"))):
+            summary = run(users, "--dispatch", way, *options)
+            print(figures(f"{users} by {way}", summary), flush=True)
+            costs_ms.append(cpu_ms(summary))
+        print(f"    1,200 against 200: {costs_ms[1] / costs_ms[0]:.2f} times the CPU a session", flush=True)
+
+
+def mic() -> None:
+    costs_ms: dict[tuple[str, str], float] = {}
+    for held_s in ("0", "60"):
+        for choice in ("none", "silence"):
+            summary = run(600, "--dispatch", "room", "--mic", choice, "--watch", held_s)
+            print(figures(f"600 by room, mic {choice}, held {held_s} s", summary), flush=True)
+            costs_ms[choice, held_s] = cpu_ms(summary)
+    more_ms = {held_s: costs_ms["silence", held_s] - costs_ms["none", held_s] for held_s in ("0", "60")}
+    held = (more_ms["60"] - more_ms["0"]) / 60_000
+    print(f"    a microphone: {more_ms['0']:.1f} ms a session, {100 * held:.3f} % of a core while held")
+
+
 def udp_port() -> None:
     options = ("--bursts", "10", "--dispatch", "room", "--session-timeout", "60")
     print(figures("10 x 400, one UDP port", run(400, *options, udp_port=True)), flush=True)
 
 
-BENCHES = {"ways": ways, "repeat": repeat, "processes": processes, "udp-port": udp_port}
+BENCHES = {
+    "ways": ways,
+    "repeat": repeat,
+    "processes": processes,
+    "sizes": sizes,
+    "mic": mic,
+    "udp-port": udp_port,
+}
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in BENCHES:

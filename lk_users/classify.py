@@ -7,7 +7,7 @@ never guesses: where the API could not be asked, or may be late, the cause says 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lk_users import welcome
 from lk_users.clock import NS_PER_S
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 UNCLEAR_STATUS = 500
 # The disconnect reason of a participant that left by itself, as an agent does that shuts down its job.
 ON_PURPOSE = "client_initiated"
+# What a server gives as the reason where a participant's peer connection did not come up.
+NO_MEDIA_REASONS: Final = ("connection_timeout", "join_failure")
 
 
 def classify(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
@@ -32,6 +34,7 @@ def classify(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
     if seen.failure is not None:
         found[seen.failure[0]] = seen.failure[1]
         found.update(_unclear(seen, view))
+        found.update(_never_up(seen))
     elif not seen.cancelled and Mark.WELCOMED not in seen.marks_ns:
         found.update(_unanswered(seen))
     if not found:
@@ -54,6 +57,16 @@ def _unclear(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
         return {
             Finding.DISPATCH_UNCLEAR: f"{seen.failure[1]}, and yet the API lists job {own.jobs[0].job_id}"
         }
+    return {}
+
+
+def _never_up(seen: Observation) -> dict[Finding, str]:
+    """A server sends away who has no media after 15 s. Who could not reach whom can't be told from here."""
+    assert seen.failure is not None
+    finding, reason = seen.failure
+    if finding is Finding.USER_DROPPED and reason in NO_MEDIA_REASONS and Mark.MEDIA_UP not in seen.marks_ns:
+        cause = f"the peer connection never came up; the server then sent the user away: {reason}"
+        return {Finding.MEDIA_FAILED: cause}
     return {}
 
 

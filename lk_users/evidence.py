@@ -37,6 +37,8 @@ class ParticipantView:
     """Sids of its published microphone tracks."""
     disconnect_reason: str = ""
     region: str = ""
+    hosted: bool = False
+    """An agent that LiveKit Cloud runs: its participant is of the kind's detail CLOUD_AGENT."""
 
     @property
     def on_behalf_of(self) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.clock import NS_PER_MS
 from lk_users.evidence import Text
+from lk_users.masking import masked
 from lk_users.wire.text_stream import CHAT, TRANSCRIPTION, DataPiece, TextPiece
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Reading:
             known["count"] += 1
         elif len(self._data) < TEXTS_SHOWN:
             self._data[sender, topic] = {
-                "topic": topic[:TEXT_SHOWN], "sender": sender, "bytes": size_bytes, "count": 1,
+                "topic": masked(topic)[:TEXT_SHOWN], "sender": sender, "bytes": size_bytes, "count": 1,
                 "ms": round(at_ns / NS_PER_MS, 1),
             }  # fmt: skip
 
@@ -97,7 +98,7 @@ def _shown(text: Text) -> dict[str, Any]:
     return {
         "kind": text.kind,
         "sender": text.sender,
-        "text": text.text[:TEXT_SHOWN],
+        "text": masked(text.text)[:TEXT_SHOWN],
         "ms": round(text.at_ns / NS_PER_MS, 1),
         "final_ms": None if text.final_ns is None else round(text.final_ns / NS_PER_MS, 1),
     }

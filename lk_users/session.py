@@ -361,6 +361,8 @@ class Session:
         )
         self._sightings[view.sid] = sighting
         if sighting.named:
+            if view.hosted:
+                self._facts["agent"] = {"hosted_by_livekit": True}
             if self.transaction.allows(Event.AGENT_SEEN):
                 self._take(Event.AGENT_SEEN)
             self._mark(Mark.AGENT_SEEN)

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Final
 
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.evidence import NEVER_NS
+from lk_users.masking import masked
 from lk_users.outcome import Finding
 from lk_users.record import Mark
 
@@ -152,7 +153,7 @@ def _short_of_time(seen: Observation) -> str:
 
 def quoted(text: str) -> str:
     """On one line, and short."""
-    words = " ".join(text.split())
+    words = _words(masked(text))
     return f"'{words}'" if len(words) <= QUOTED else f"'{words[:QUOTED].rstrip()}…'"
 
 

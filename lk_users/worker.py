@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -24,7 +25,6 @@ from lk_users.barrier import (
     Command,
     Finish,
     Kind,
-    Refuse,
     Release,
     WorkerBarrier,
 )
@@ -32,17 +32,19 @@ from lk_users.burst import Burst, FreeUsers, Stage, Worker
 from lk_users.clock import NS_PER_MS, PingEstimator, SystemClock
 from lk_users.engines.idle import IdleEngine
 from lk_users.engines.listen import ListenEngine, Surroundings
+from lk_users.engines.probe import Found, find_way
 from lk_users.errors import WireError
 from lk_users.health import Trailer
 from lk_users.outcome import Finding
 from lk_users.plan import Share
 from lk_users.sinks.jsonl import Journal
 from lk_users.sinks.wav import FailedSounds
-from lk_users.version import VERSION
 from lk_users.wire.api import Api, Keys
 from lk_users.wire.armed import Endpoint
+from lk_users.wire.microphone import Microphones
 from lk_users.wire.seams import SharedCertificate, host_addresses
 from lk_users.wire.signalling import Pinger, SignalPath
+from lk_users.wire.turn import MediaWay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
     from lk_users.settings import ProcessSettings, Settings, Target
     from lk_users.sinks.locust_stats import LocustStats
     from lk_users.wire.recording import Recording
+
+logger = logging.getLogger(__name__)
 
 # The first pings come fast, to have an estimate before T0; then they only keep it fresh.
 QUICK_PINGS = 12
@@ -74,7 +78,8 @@ class Ground:
 
     surroundings: Surroundings
     api: Api
-    pinging: asyncio.Task[None]
+    at_work: tuple[asyncio.Task[None], ...]
+    found: Found
 
 
 class WorkerSide:
@@ -93,7 +98,6 @@ class WorkerSide:
     ) -> None:
         self.worker = Worker(name, process.region)
         self.settings = settings
-        self.refusal = ""
         self._index = index
         self._process = process
         self._target = target
@@ -121,7 +125,6 @@ class WorkerSide:
         self._collected = Event()
         self._closing = False
         self._greenlets = [gevent.spawn(self._ping), gevent.spawn(self._progress)]
-        send(Kind.HELLO, {"version": VERSION, "region": process.region})
 
     # Users.
 
@@ -204,8 +207,6 @@ class WorkerSide:
             self._collect()
         elif isinstance(command, Finish):
             self.close()
-        elif isinstance(command, Refuse):
-            self.refusal = command.why
 
     def _build(self, share: Share) -> None:
         self._counts = dict.fromkeys(self._counts, 0)
@@ -220,9 +221,11 @@ class WorkerSide:
             self._journal = Journal(run_dir, self.worker.name, self.worker.region)
         try:
             if self._ground is None and self.settings.engine != "idle":
+                room = f"lk-{share.run_id}-probe-{self.worker.name}"
                 self._ground = self._runtime.call(
-                    _break_ground(self._target, self._endpoint(), self.settings)
+                    _break_ground(self._target, self._endpoint(), self.settings, room)
                 )
+                _tell_way(self._ground.found)
         except WireError:
             # The target does not answer now; every session will find so, and say so in its record.
             self._ground = self._runtime.call(
@@ -401,35 +404,57 @@ class WorkerSide:
 
 
 async def _break_ground(
-    target: Target, endpoint: Endpoint, settings: Settings, path: SignalPath | None = None
+    target: Target, endpoint: Endpoint, settings: Settings, room: str = "", path: SignalPath | None = None
 ) -> Ground:
-    """What all sessions of this process share. Raises WireError where the target can't be asked."""
+    """What all sessions of this process share. ``room``: where the probe for media joins, empty for no
+    probe. Raises WireError where the target can't be asked."""
     clock = SystemClock()
     keys = Keys(target.key, target.secret)
     api = Api(target.http_url, keys, settings.api_budget_per_minute)
+    found = Found(MediaWay.HOST, {})
+    pinger, microphones = Pinger(), Microphones()
     try:
         if path is None:
             missing = await api.speaks(f"{SignalPath.V1}/validate") == 404
             path = SignalPath.V0 if missing else SignalPath.V1
+        around = Surroundings(
+            endpoint=endpoint,
+            prefix=target.path,
+            keys=keys,
+            clock=clock,
+            path=path,
+            addresses=host_addresses(loopback=endpoint.loopback),
+            pinger=pinger,
+            certificate=SharedCertificate.generateCertificate(),
+            microphones=microphones,
+        )
+        # Nothing lies between us and a server on loopback.
+        if room and (settings.ice == "relay" or (settings.ice == "auto" and not endpoint.loopback)):
+            found = await find_way(around, settings, room)
+            await api.delete_room(room)
     except WireError:
         await api.close()
         raise
-    pinger = Pinger()
-    around = Surroundings(
-        endpoint=endpoint,
-        prefix=target.path,
-        keys=keys,
-        clock=clock,
-        path=path,
-        addresses=host_addresses(loopback=target.loopback),
-        pinger=pinger,
-        certificate=SharedCertificate.generateCertificate(),
-    )
-    return Ground(around, api, asyncio.get_running_loop().create_task(pinger.run()))
+    around = replace(around, way=found.way)
+    loop = asyncio.get_running_loop()
+    at_work = (loop.create_task(pinger.run()), loop.create_task(microphones.run()))
+    return Ground(around, api, at_work, found)
+
+
+def _tell_way(found: Found) -> None:
+    """Only where it is not the plain one."""
+    if not found.tried:
+        return
+    failed = "; ".join(f"{way}: {cause}" for way, cause in found.tried.items())
+    if found.way in found.tried:
+        logger.warning("no way for media from here to the server: %s. Users will find no media.", failed)
+    else:
+        logger.info("media goes by %s (%s)", found.way, failed)
 
 
 async def _close_ground(ground: Ground) -> None:
-    ground.pinging.cancel()
+    for task in ground.at_work:
+        task.cancel()
     with contextlib.suppress(WireError):
         await ground.api.close()
 

@@ -13,10 +13,12 @@ from lk_users.outcome import Finding
 from lk_users.wire import api
 from lk_users.wire.armed import ArmedRequest
 from lk_users.wire.audio import Ear
+from lk_users.wire.microphone import Microphone
 from lk_users.wire.peer import Peer
 from lk_users.wire.recording import Recording
 from lk_users.wire.signalling import Signal, SignalPath, disconnect_reason
 from lk_users.wire.text_stream import TextPiece, TextStreams
+from lk_users.wire.turn import MediaWay, turns
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Sequence
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
     from lk_users.plan import PlannedSession
     from lk_users.settings import Settings
     from lk_users.wire.armed import Endpoint
+    from lk_users.wire.microphone import Microphones
     from lk_users.wire.seams import SharedCertificate
     from lk_users.wire.signalling import Pinger
+    from lk_users.wire.turn import Turn
 
 ROOM_ENDED = (models.DisconnectReason.ROOM_DELETED, models.DisconnectReason.ROOM_CLOSED)
 # A server may fail to ask for the audio section of a track that it announced (seen once in 600 joins
@@ -51,6 +55,8 @@ class Surroundings:
     addresses: tuple[str, ...]
     pinger: Pinger
     certificate: SharedCertificate
+    microphones: Microphones
+    way: MediaWay = MediaWay.HOST
 
 
 class ListenEngine:
@@ -63,8 +69,15 @@ class ListenEngine:
         self._settings = settings
         self._around = around
         self._listener = listener
+        self.turns: list[Turn] = []
+        """The TURN servers that the server named."""
+        self.must_relay = False
+        """The server wants media to go by TURN and no other way."""
+        # Over V0 it would need a second peer connection.
+        with_microphone = settings.mic == "silence" and around.path is SignalPath.V1
+        self._microphone = Microphone(around.microphones) if with_microphone else None
         self._signal = Signal(around.endpoint, around.clock, self)
-        self._peer = Peer(self, around.addresses, around.certificate)
+        self._peer = Peer(self, around.addresses, around.certificate, around.clock, publish=self._microphone)
         self._request = ArmedRequest(around.endpoint, around.clock, self._answered)
         self._streams = TextStreams()
         self._serial = asyncio.Lock()
@@ -80,6 +93,8 @@ class ListenEngine:
         self._sections_unasked = 0
         self._own_sid = ""
         self._local_ports: list[int] = []
+        self._ice: dict[str, Any] = {}
+        self._published = False
         self._worst_quality: int | None = None
 
     async def build(self) -> None:
@@ -92,8 +107,15 @@ class ListenEngine:
             around.keys, planned.room, planned.identity, planned.attributes,
             agent if settings.dispatch == "token" else None, planned.room_metadata,
         )  # fmt: skip
-        sdp = await self._peer.offer() if around.path is SignalPath.V1 else ""
-        self._signal.load_join(around.prefix, around.path, token, offer_sdp=sdp)
+        # A TURN server is named in the join response, so an offer that needs one has to wait for it.
+        ready = around.path is SignalPath.V1 and around.way is MediaWay.HOST
+        self._signal.load_join(
+            around.prefix,
+            around.path,
+            token,
+            offer_sdp=await self._peer.offer() if ready else "",
+            track=self._microphone.request() if self._microphone is not None else None,
+        )
         await self._signal.arm()
         if settings.dispatch in ("api", "room"):
             path, body = (
@@ -118,14 +140,18 @@ class ListenEngine:
 
     async def close(self) -> None:
         self.leave()
-        self._local_ports = self._peer.local_ports()
+        self._local_ports, self._ice = self._peer.local_ports(), self._peer.ice()
         self._request.close()
         for task in list(self._tasks):
             task.cancel()
         await self._peer.close()
 
     def evidence(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {"local_ports": self._local_ports or self._peer.local_ports()}
+        facts: dict[str, Any] = {
+            "local_ports": self._local_ports or self._peer.local_ports(),
+            "ice": self._ice or self._peer.ice(),
+            "mic": "silence" if self._published else "none",
+        }
         if self._worst_quality is not None:
             facts["worst_quality"] = models.ConnectionQuality.Name(self._worst_quality).lower()
         if self._sections_unasked:
@@ -169,6 +195,8 @@ class ListenEngine:
             self._later(self._answer_offer(response.offer))
         elif kind == "trickle":
             self._later(self._peer.add_candidate(response.trickle.candidateInit))
+        elif kind == "track_published":
+            self._published = True
         elif kind == "connection_quality":
             self._scored(response.connection_quality)
         elif kind == "leave":
@@ -193,7 +221,24 @@ class ListenEngine:
         others = [api.participant_view(other) for other in join.other_participants]
         for other in others:
             self._own_tracks(other)
+        self.turns = turns(join.ice_servers)
+        self.must_relay = join.client_configuration.force_relay == models.ClientConfigSetting.ENABLED
         self._listener.connected(api.participant_view(join.participant), join.room.sid, others, server)
+        if self._around.way is not MediaWay.HOST and not self._ended:
+            self._relay()
+
+    def _relay(self) -> None:
+        """Media goes by TURN, of the kind that was found to work, with credentials of our own."""
+        turn = next((turn for turn in self.turns if turn.way is self._around.way), None)
+        if turn is None:
+            self._listener.media_failed(f"the server names no TURN server for {self._around.way}")
+            return
+        self._peer.relay_through(turn)
+        if self._around.path is SignalPath.V1:
+            self._later(self._first_offer())
+
+    async def _first_offer(self) -> None:
+        self._signal.offer(await self._peer.offer(), self._offer_id)
 
     def _updated(self, info: models.ParticipantInfo) -> None:
         if info.sid == self._own_sid:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import ipaddress
 import os
 import resource
 import signal
@@ -241,11 +240,10 @@ def place_at(url: str, agent_name: str, keys: Keys) -> Place:
         )
     except WireError as exc:
         raise StackError(f"--url: {exc}") from exc
-    loopback = all(ipaddress.ip_address(address).is_loopback for address in endpoint.addresses)
     return Place(
         endpoint=endpoint,
         prefix=parts.path.rstrip("/"),
-        addresses=host_addresses(loopback=loopback),
+        addresses=host_addresses(loopback=endpoint.loopback),
         clock=SystemClock(),
         pinger=Pinger(),
         certificate=SharedCertificate.generateCertificate(),

@@ -96,7 +96,8 @@ class Participant:
         self._over: Callable[[Ending | LkUsersError], None] | None = over
         self._track = SpokenTrack()
         self._published = publish
-        self._peer = Peer(self, place.addresses, place.certificate, publish=self._track if publish else None)
+        own = self._track if publish else None
+        self._peer = Peer(self, place.addresses, place.certificate, place.clock, publish=own)
         self._signal = Signal(place.endpoint, place.clock, self)
         self._sid = self._track_sid = ""
         self._subscribed = False
@@ -112,7 +113,10 @@ class Participant:
         """Ask for it, with offer and track, if there is one, in the request. Raises ConnectionCut."""
         offer_sdp = await self._peer.offer()
         track = _microphone(self._track) if self._published else None
-        self._signal.load_join(self._place.prefix, SignalPath.V1, token, offer_sdp=offer_sdp, track=track)
+        # It hears nothing, so it has no use for the user's tracks.
+        self._signal.load_join(
+            self._place.prefix, SignalPath.V1, token, offer_sdp=offer_sdp, track=track, subscribe=False
+        )
         await self._signal.arm()
         self._signal.fire()
         self._place.pinger.add(self._signal)

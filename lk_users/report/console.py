@@ -51,7 +51,7 @@ def text(summary: Summary) -> str:
         *_mark_lines(summary["marks"], summary["settings"]),
         "",
         "How far to trust it",
-        *_points([words.burst_line(summary), words.health_line(summary)], 2),
+        *_points([words.burst_line(summary), words.health_line(summary), *words.user_lines(summary)], 4),
     ]
     return "\n".join(lines)
 

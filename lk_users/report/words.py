@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.outcome import Fault, Finding, Verdict, fault_of
 from lk_users.record import Phase
+from lk_users.report.cases import cause_class
 from lk_users.report.summary import lag_overall
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ EXPLAINS_SHARE: Final = 0.1
 NEXT_SHARE: Final = 0.05
 LATE_AGENT_MS: Final = 1000.0
 AUDIO_SHOWN: Final = 5
+# The two lower ones of LiveKit's four connection qualities.
+BAD_QUALITIES: Final = ("lost", "poor")
 
 PHASES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
@@ -147,12 +151,16 @@ def session_line(summary: Summary) -> str:
 
 
 def failure_lines(summary: Summary) -> list[str]:
-    """One line for each outcome that is not ok: how many, whose doing, what it means, the causes."""
+    """One line for each outcome that is not ok: how many, whose doing, what it means, the kinds of cause."""
     lines = []
     for name, causes in summary["causes"].items():
         outcome = Finding(name)
-        shown = [f"{cause} ({count})" for cause, count in list(causes.items())[:CAUSES_SHOWN]]
-        rest = len(causes) - len(shown)
+        kinds: Counter[str] = Counter()
+        for cause, count in causes.items():
+            kinds[cause_class(cause)] += count
+        ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+        shown = [f"{cause} ({count})" for cause, count in ranked[:CAUSES_SHOWN]]
+        rest = len(kinds) - len(shown)
         if rest:
             shown.append(f"and {plural(rest, 'other cause')}")
         count = summary["outcomes"][name]
@@ -214,6 +222,33 @@ def audio_lines(summary: Summary) -> list[str]:
         f"What {sessions} received is kept as sound (of a welcome that was heard, its first frames), in "
         f"the run folder on the worker's machine: {', '.join([*shown, *rest])}."
     ]
+
+
+def user_lines(summary: Summary) -> list[str]:
+    """What a reader has to know of the users' own side."""
+    section, lines = summary["users"], []
+    if section["mic"] == "none":
+        lines.append(
+            "The users had no microphone (--mic none): agents had nothing to listen to, so what they can "
+            "bear is overstated."
+        )
+    bad = [(name, section["worst_quality"].get(name, 0)) for name in BAD_QUALITIES]
+    if any(count for _, count in bad):
+        scored = " and ".join(f"{name} for {plural(count, 'user')}" for name, count in bad if count)
+        lines.append(
+            f"The server scored connections as {scored} at some time: their network, or the generator."
+        )
+    if section["ice"].keys() - {"host"}:
+        lines.append(way_line(summary))
+    return lines
+
+
+def way_line(summary: Summary) -> str:
+    """How media got to the users."""
+    ways = ", ".join(f"{way} {count}" for way, count in summary["users"]["ice"].items()) or "none"
+    rtt = summary["users"]["rtt_ms"]
+    trip = f", round trip p50 {duration(rtt['p50'])}, max {duration(rtt['max'])}" if rtt["n"] else ""
+    return f"Media of the users by candidate type: {ways}{trip}."
 
 
 def _bottleneck_lines(summary: Summary) -> list[str]:

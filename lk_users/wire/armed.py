@@ -8,6 +8,7 @@ ever retried: a retry that nobody sees would be time and dispatches that nobody 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import socket
 import ssl
@@ -40,6 +41,8 @@ TLS_TIMEOUT_S = 10.0
 LINGER_S = 2.0
 # An answer's body beyond this is not one of ours; its connection is cut rather than its bytes kept.
 MAX_BODY_BYTES = 1 << 20
+# Enough of an error to hold a whole token, so that what stands behind it is kept.
+MAX_DETAIL_BYTES = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ class Endpoint:
         addresses = tuple(dict.fromkeys(str(item[4][0]) for item in found))
         context = ssl.create_default_context() if tls else None
         return cls(addresses, port, host_header, context, host if tls else "")
+
+    @property
+    def loopback(self) -> bool:
+        """Is it on this machine, and only there?"""
+        return all(ipaddress.ip_address(address).is_loopback for address in self.addresses)
 
     async def connect(self, protocol: asyncio.Protocol) -> None:
         """Open a TCP connection to the first address that takes one. Raises ConnectionCut."""
@@ -310,7 +318,8 @@ class ArmedRequest(Armed):
     def _result(self) -> bytes | WireError:
         if self._status == 200:
             return bytes(self._body)
-        return HttpError(self._status, self._body[:200].decode("utf-8", "replace"), self._retry_after)
+        detail = self._body[:MAX_DETAIL_BYTES].decode("utf-8", "replace")
+        return HttpError(self._status, detail, self._retry_after)
 
     def _finish(self, result: bytes | WireError) -> None:
         answered, self._answered = self._answered, None
@@ -406,7 +415,7 @@ class ArmedSocket(Armed):
         assert self._rejected is not None
         return UpgradeRefused(
             self._rejected.status_code,
-            self._body[:200].decode("utf-8", "replace").strip(),
+            self._body[:MAX_DETAIL_BYTES].decode("utf-8", "replace").strip(),
             _retry_after(self._rejected.headers),
         )
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aiortc import RTCSessionDescription
+from aiortc import RTCIceServer, RTCSessionDescription
 from aiortc.sdp import candidate_from_sdp
 
+from lk_users.clock import NS_PER_MS
 from lk_users.wire.seams import BundledPeerConnection, PacketReceiver, SharedCertificate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from aiortc import MediaStreamTrack, RTCIceServer
+    from aiortc import MediaStreamTrack
     from aiortc.rtp import RtpPacket
+
+    from lk_users.clock import Clock
+    from lk_users.wire.turn import Turn
 
 RELIABLE = "_reliable"
 LOSSY = "_lossy"
@@ -47,18 +51,26 @@ class Peer:
         listener: PeerListener,
         addresses: Sequence[str],
         certificate: SharedCertificate,
+        clock: Clock,
         *,
         publish: MediaStreamTrack | None = None,
-        ice_servers: Sequence[RTCIceServer] = (),
     ) -> None:
         self._listener = listener
-        self._pc = BundledPeerConnection(addresses, certificate, ice_servers)
+        self._clock = clock
+        self._pc = BundledPeerConnection(addresses, certificate, clock)
         self._publish = publish
         self._reliable: Any = None
         self._ended = False
+        self._gather_ns: int | None = None
         self._tracks: dict[str, str] = {}
         self._pc.on("connectionstatechange", self._state_changed)
         self._pc.on("datachannel", self._channel_opened)
+
+    def relay_through(self, turn: Turn) -> None:
+        """Media shall go by this TURN server and no other way; before the first offer or answer."""
+        self._pc.relay_through(
+            RTCIceServer(urls=[turn.url], username=turn.username, credential=turn.credential)
+        )
 
     async def offer(self) -> str:
         """The first offer of V1: data channels, and our own track where there is one. The server asks for
@@ -129,13 +141,28 @@ class Peer:
         """The UDP ports of our own candidates."""
         return [candidate.port for ice in self._pc.ice_connections() for candidate in ice.local_candidates]
 
+    def ice(self) -> dict[str, Any]:
+        """What is known of the way that media takes: candidate types, gathering and round trip in ms."""
+        facts: dict[str, Any] = {}
+        path = self._pc.path()
+        if path is not None:
+            facts = {"local": path.local, "remote": path.remote}
+            if path.rtt_ns is not None:
+                facts["rtt_ms"] = round(path.rtt_ns / NS_PER_MS, 2)
+        if self._gather_ns is not None:
+            facts["gather_ms"] = round(self._gather_ns / NS_PER_MS, 2)
+        return facts
+
     async def close(self) -> None:
         """Idempotent."""
         self._ended = True
         await self._pc.close()
 
     async def _local(self) -> str:
+        before_ns = self._clock.monotonic_ns()
         await self._pc.setLocalDescription()
+        if self._gather_ns is None:
+            self._gather_ns = self._clock.monotonic_ns() - before_ns
         return str(self._pc.localDescription.sdp)
 
     def _attach(self) -> None:

@@ -21,6 +21,9 @@ that one, and it may be the only address there is.
 Ports. The kernel soon hands the UDP port of a closed connection to a new one. A server with one UDP port
 (``rtc.udp_port``) may still route that address to the old connection, and the new one stalls. So a closed
 session's socket stays bound, silent, until the server has forgotten it.
+
+Relay. aiortc takes its TURN server when a connection is made, and LiveKit names it in the join response. So
+it is told just before the first section, and what comes through it takes the same way as all else.
 """
 
 from __future__ import annotations
@@ -30,15 +33,21 @@ import logging
 import os
 import random
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aioice.candidate import candidate_priority
 from aioice.ice import CONSENT_FAILURES, CONSENT_INTERVAL, get_host_addresses
-from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCRtpReceiver
+from aiortc import (
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCIceTransportPolicy,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+)
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint
 from aiortc.rtcrtpreceiver import StreamStatistics
 
-from lk_users.clock import SystemClock
 from lk_users.wire.keepalive import (
     TRANSACTION_BYTES,
     answer,
@@ -48,6 +57,7 @@ from lk_users.wire.keepalive import (
     is_request,
     is_response,
 )
+from lk_users.wire.microphone import Microphone, SilentSender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,6 +65,8 @@ if TYPE_CHECKING:
     from aioice.ice import Connection
     from aiortc import RTCIceServer, RTCRtpTransceiver
     from aiortc.rtp import RtpPacket
+
+    from lk_users.clock import Clock
 
 # A server drops a participant that left at once, and its ICE agent's own timers are 5 s and 10 s.
 PORT_QUARANTINE_S = 15.0
@@ -137,25 +149,44 @@ class PacketReceiver(RTCRtpReceiver):
             self.on_packet(self, packet)
 
 
+@dataclass(frozen=True)
+class IcePath:
+    """The candidate pair in use, by type (``host``, ``srflx``, ``prflx``, ``relay``)."""
+
+    local: str
+    remote: str
+    rtt_ns: int | None
+    """Smallest round trip of our own checks on it; None before the first answer."""
+
+
 class BundledPeerConnection(RTCPeerConnection):
     """An aiortc peer connection with our receivers, one transport and chosen host addresses.
 
     ``addresses``: the host addresses to offer.
     """
 
-    def __init__(
-        self,
-        addresses: Sequence[str],
-        certificate: SharedCertificate,
-        ice_servers: Sequence[RTCIceServer] = (),
-    ) -> None:
+    def __init__(self, addresses: Sequence[str], certificate: SharedCertificate, clock: Clock) -> None:
         # An empty list, not None: aiortc's default is a public STUN server.
-        super().__init__(
-            RTCConfiguration(iceServers=list(ice_servers), bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
-        )
+        super().__init__(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         self._RTCPeerConnection__certificates = [certificate]
         self._host_addresses = tuple(addresses)
-        self._rtp = _Rtp()
+        self._rtp = _Rtp(clock)
+
+    def relay_through(self, turn: RTCIceServer) -> None:
+        """Offer nothing but an address of this TURN server; before the first section."""
+        configuration: RTCConfiguration = self._RTCPeerConnection__configuration  # type: ignore[attr-defined]
+        configuration.iceServers = [turn]
+        configuration.iceTransportPolicy = RTCIceTransportPolicy.RELAY
+        self._host_addresses = ()
+
+    def path(self) -> IcePath | None:
+        """The way that media takes; None as long as there is none."""
+        for connection in self.ice_connections():
+            for pair in connection._nominated.values():
+                chosen: Any = getattr(connection, "lk_addresses", None)
+                rtt_ns = chosen.rtt_ns if isinstance(chosen, _Chosen) else None
+                return IcePath(pair.local_candidate.type, pair.remote_candidate.type, rtt_ns)
+        return None
 
     def deafen(self, receiver: PacketReceiver) -> None:
         """Nobody listens to its track any more: the packets are only counted."""
@@ -174,6 +205,8 @@ class BundledPeerConnection(RTCPeerConnection):
         receiver = PacketReceiver(kind, transceiver.receiver.transport)
         receiver._set_rtcp_ssrc(transceiver.sender._ssrc)
         transceiver._RTCRtpTransceiver__receiver = receiver
+        if isinstance(sender_track, Microphone):
+            transceiver._RTCRtpTransceiver__sender = SilentSender(sender_track, transceiver.sender)
         self._prepare_transports()
         return transceiver  # type: ignore[no-any-return]
 
@@ -201,8 +234,8 @@ class BundledPeerConnection(RTCPeerConnection):
 class _Rtp:
     """What one connection knows of incoming RTP by its headers, which are in the clear; by SSRC."""
 
-    def __init__(self) -> None:
-        self.clock = SystemClock()
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
         self.deaf: dict[int, StreamStatistics] = {}
         self.reached_ns: dict[int, int] = {}
 
@@ -215,6 +248,8 @@ class _Chosen:
         self._addresses = list(addresses)
         self._rtp = rtp
         self._asked = self._confirmed = b""
+        self._asked_ns = 0
+        self.rtt_ns: int | None = None
         connection.gather_candidates = self.gather  # type: ignore[method-assign]
         connection.query_consent = self.keep_consent  # type: ignore[method-assign]
 
@@ -229,40 +264,53 @@ class _Chosen:
             connection._local_candidates += candidates
         connection._local_candidates_end = True
         for protocol in connection._protocols:
-            protocol.close = _Quarantine(protocol).close  # type: ignore[method-assign]
+            demux = _Demux(protocol, self._rtp, self.confirm)
             if protocol.local_candidate.type == "host":
-                protocol.transport.set_protocol(_Demux(protocol, self._rtp, self.confirm))
+                protocol.close = _Quarantine(protocol).close  # type: ignore[method-assign]
+                protocol.transport.set_protocol(demux)
+            else:
+                relay: Any = protocol.transport
+                relay._TurnTransport__inner_protocol.receiver = demux
 
     async def keep_consent(self) -> None:
         """As aioice's own (RFC 7675), without a transaction of timers for each check: an answer counts
-        until the next one is due. Ends the connection after as many failures."""
+        until the next one is due. Ends the connection after as many failures. The first check goes out at
+        once: it measures the round trip."""
         connection = self._connection
-        assert connection.remote_password is not None
-        password = connection.remote_password.encode()
-        username = f"{connection.remote_username}:{connection.local_username}"
         failures = 0
         while True:
+            self._ask()
             await asyncio.sleep(CONSENT_INTERVAL * (0.8 + 0.4 * random.random()))
             failures = 0 if self._confirmed == self._asked else failures + 1
             if failures >= CONSENT_FAILURES:
                 connection._query_consent_task = None
                 await connection.close()
                 return
-            self._asked = os.urandom(TRANSACTION_BYTES)
-            for pair in connection._nominated.values():
-                priority = candidate_priority(pair.component, "prflx")
-                attributes = check_attributes(
-                    username, priority, connection._tie_breaker, controlling=connection.ice_controlling
-                )
-                request = check(self._asked, attributes, password)
-                pair.protocol.transport.sendto(request, pair.remote_addr)
+
+    def _ask(self) -> None:
+        connection = self._connection
+        assert connection.remote_password is not None
+        password = connection.remote_password.encode()
+        username = f"{connection.remote_username}:{connection.local_username}"
+        self._asked = os.urandom(TRANSACTION_BYTES)
+        for pair in connection._nominated.values():
+            priority = candidate_priority(pair.component, "prflx")
+            attributes = check_attributes(
+                username, priority, connection._tie_breaker, controlling=connection.ice_controlling
+            )
+            request = check(self._asked, attributes, password)
+            self._asked_ns = self._rtp.clock.monotonic_ns()
+            pair.protocol.transport.sendto(request, pair.remote_addr)
 
     def confirm(self, data: bytes) -> bool:
         """Is it the answer to our last check?"""
         password = self._connection.remote_password
         if not self._asked or password is None or not confirms(data, self._asked, password.encode()):
             return False
-        self._confirmed = self._asked
+        if self._confirmed != self._asked:
+            self._confirmed = self._asked
+            rtt_ns = self._rtp.clock.monotonic_ns() - self._asked_ns
+            self.rtt_ns = rtt_ns if self.rtt_ns is None else min(self.rtt_ns, rtt_ns)
         return True
 
 

@@ -73,11 +73,12 @@ class Signal:
         *,
         offer_sdp: str = "",
         track: messages.AddTrackRequest | None = None,
+        subscribe: bool = True,
     ) -> None:
         """The join's bytes. ``prefix``: the path in the server's URL; ``offer_sdp``, ``track``: for V1."""
         if path is SignalPath.V1:
             # Of URL-safe base64 only the padding needs quoting.
-            query = "join_request=" + join_request(offer_sdp, track).replace("=", "%3D")
+            query = "join_request=" + join_request(offer_sdp, track, subscribe).replace("=", "%3D")
         else:
             query = f"auto_subscribe=1&sdk=python&version={VERSION}&protocol={PROTOCOL}"
         # The token goes into a header: query strings end up in access logs.
@@ -165,15 +166,14 @@ class Pinger:
                 await asyncio.sleep(PING_INTERVAL_S / slices)
 
 
-def join_request(offer_sdp: str, track: messages.AddTrackRequest | None = None) -> str:
+def join_request(offer_sdp: str, track: messages.AddTrackRequest | None, subscribe: bool) -> str:
     """The ``join_request`` parameter of V1: a wrapped protobuf in URL-safe base64."""
     request = messages.JoinRequest()
     request.client_info.sdk = models.ClientInfo.SDK.PYTHON
     request.client_info.version = VERSION
     request.client_info.protocol = PROTOCOL
     request.client_info.other_sdks = f"lk-users:{VERSION}"
-    # An agent hears nothing: it has no use for the user's tracks.
-    request.connection_settings.auto_subscribe = track is None
+    request.connection_settings.auto_subscribe = subscribe
     if track is not None:
         request.add_track_requests.append(track)
     if offer_sdp:

@@ -94,11 +94,13 @@ class Running:
         run_dir: Path,
         out: Path,
         max_handles: int | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
-        """``max_handles``: hard limit on file handles of the process."""
+        """``max_handles``: hard limit on file handles of the process. ``prefix``: a command to run it by."""
         self.runs = run_dir
         self._out, self._err = out / "stdout", out / "stderr"
         command = [
+            *prefix,
             sys.executable,
             "-m",
             "locust",
@@ -189,7 +191,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture
 def start(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """``start(*options, env=…, max_handles=…)``: a headless run against the stack, in the background."""
+    """``start(*options, env=…, max_handles=…, prefix=…)``: a headless run in the background."""
     started: list[Running] = []
 
     def begin(
@@ -197,12 +199,14 @@ def start(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., Running]]:
         env: Mapping[str, str] | None = None,
         headless: bool = True,
         max_handles: int | None = None,
+        prefix: Sequence[str] = (),
+        env_extra: Mapping[str, str] | None = None,
     ) -> Running:
         out = tmp_path / f"run{len(started)}"
         out.mkdir()
         fixed = ["--headless", "--only-summary"] if headless else []
-        environ = stack.env() if env is None else env
-        running = Running([*fixed, *options], environ, out / "runs", out, max_handles)
+        environ = {**(stack.env() if env is None else env), **(env_extra or {})}
+        running = Running([*fixed, *options], environ, out / "runs", out, max_handles, prefix)
         started.append(running)
         return running
 
@@ -213,12 +217,16 @@ def start(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
 @pytest.fixture
 def burst(start: Callable[..., Running]) -> Callable[..., Finished]:
-    """``burst(users, *options, env=…)``: a headless burst, start to end."""
+    """``burst(users, *options, env=…, prefix=…)``: a headless burst, start to end."""
 
     def run(
-        users: int, *options: str, env: Mapping[str, str] | None = None, timeout_s: float = 90.0
+        users: int,
+        *options: str,
+        env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        timeout_s: float = 90.0,
     ) -> Finished:
         sized = ("-u", str(users), "-r", str(max(users, 1)), "--agent-name", "welcome", *options)
-        return start(*sized, env=env).finish(timeout_s)
+        return start(*sized, env=env, prefix=prefix).finish(timeout_s)
 
     return run

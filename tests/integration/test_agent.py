@@ -104,7 +104,7 @@ class User:
         self._tasks: set[asyncio.Task[None]] = set()
         endpoint = Endpoint.resolve("127.0.0.1", server.port, f"127.0.0.1:{server.port}", tls=False)
         self._signal = Signal(endpoint, clock, self)
-        self._peer = Peer(self, ["127.0.0.1"], seams.SharedCertificate.generateCertificate())
+        self._peer = Peer(self, ["127.0.0.1"], seams.SharedCertificate.generateCertificate(), clock)
         self._pinger = Pinger()
 
     async def join(self) -> None:

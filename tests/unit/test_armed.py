@@ -12,7 +12,7 @@ from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping
 
 from lk_users.clock import NS_PER_S
 from lk_users.errors import ConnectionCut, HttpError, UpgradeRefused, WireError
-from lk_users.wire.armed import LINGER_S, MAX_BODY_BYTES, Armed, ArmedRequest, ArmedSocket
+from lk_users.wire.armed import LINGER_S, MAX_BODY_BYTES, Armed, ArmedRequest, ArmedSocket, Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -633,3 +633,16 @@ def test_the_moment_of_fire_is_on_the_monotonic_clock() -> None:
     one = bench(work)
     assert one.armed.fired_ns is not None
     assert one.armed.fired_ns % NS_PER_S == 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("addresses", "loopback"),
+    [
+        (("127.0.0.1",), True),
+        (("::1", "127.0.0.9"), True),
+        (("10.0.0.1",), False),
+        (("127.0.0.1", "10.0.0.1"), False),
+    ],
+)
+def test_an_endpoint_on_this_machine(addresses: tuple[str, ...], loopback: bool) -> None:
+    assert Endpoint(addresses, 7880, "example:7880").loopback is loopback

@@ -194,6 +194,25 @@ TABLE: list[tuple[str, dict[str, Any], ServerView | None, dict[Finding, str]]] =
             Finding.MEDIA_FAILED,
         )
     ),
+    *(
+        (
+            f"sent away without media: {reason}",
+            {"failure": (Finding.USER_DROPPED, reason)},
+            listed(job()),
+            {
+                Finding.MEDIA_FAILED: "the peer connection never came up; "
+                f"the server then sent the user away: {reason}",
+                Finding.USER_DROPPED: reason,
+            },
+        )
+        for reason in ("connection_timeout", "join_failure")
+    ),
+    (
+        "sent away once media was up",
+        {"failure": (Finding.USER_DROPPED, "connection_timeout"), "marks_ns": marks(fired=0, media_up=1)},
+        listed(job()),
+        {Finding.USER_DROPPED: "connection_timeout"},
+    ),
     ("API not asked yet", {}, None, {Finding.NEVER_ASSIGNED: "no agent came; the API was not asked yet"}),
     (
         "API unread",

@@ -569,6 +569,13 @@ def test_failures_name_fault_and_first_causes() -> None:
     ]
 
 
+def test_causes_that_differ_by_ids_alone_are_one() -> None:
+    causes = ["job AJ_a is running on AW_1", "job AJ_b is running on AW_1", "job AJ_c is failed on AW_2"]
+    failed = [record(n, findings={"assigned_not_joined": cause}) for n, cause in enumerate(causes)]
+    (line,) = words.failure_lines(summary_of(failed))
+    assert line.endswith("Cause: job … is running on … (2), job … is failed on … (1).")
+
+
 # Console and Markdown
 
 

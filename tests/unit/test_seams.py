@@ -21,14 +21,23 @@ import aioice.ice
 import aiortc.rtcdtlstransport
 import pytest
 from aioice import stun
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
+from aioice.turn import TurnClientUdpProtocol, TurnTransport
+from aiortc import (
+    MediaStreamTrack,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+    RTCRtpSender,
+    RTCSessionDescription,
+)
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport
 from aiortc.rtcicetransport import RTCIceGatherer
 from aiortc.rtcrtpreceiver import StreamStatistics
 from av import Packet
 
+from lk_users.clock import SystemClock
 from lk_users.wire import seams
 from lk_users.wire.keepalive import answer
+from lk_users.wire.microphone import SILENCE, Microphone, Microphones
 from lk_users.wire.peer import Peer
 from lk_users.wire.seams import BundledPeerConnection, PacketReceiver, SharedCertificate
 
@@ -57,6 +66,13 @@ def test_the_installed_version_lies_within_our_bounds(package: str) -> None:
 @pytest.mark.parametrize(
     ("call", "parameters"),
     [
+        (RTCRtpSender.send, "self parameters"),
+        (RTCRtpSender.stop, "self"),
+        (RTCRtpSender._send_rtcp, "self packets"),
+        (RTCRtpSender._handle_rtcp_packet, "self packet"),
+        (RTCDtlsTransport._register_rtp_sender, "self sender parameters"),
+        (RTCDtlsTransport._unregister_rtp_sender, "self sender"),
+        (RTCDtlsTransport._send_rtp, "self data"),
         (RTCRtpReceiver.receive, "self parameters"),
         (RTCRtpReceiver._handle_rtp_packet, "self packet arrival_time_ms"),
         (RTCRtpReceiver._run_rtcp, "self"),
@@ -95,7 +111,7 @@ async def look_into_a_connection() -> None:
     transceiver = pc.addTransceiver("audio", direction="recvonly")
     receiver = transceiver.receiver
     mangled = {
-        pc: ("certificates", "iceTransports"),
+        pc: ("certificates", "configuration", "iceTransports"),
         receiver: (
             "started", "codecs", "rtx_ssrc", "transport", "rtcp_task", "remote_streams", "decoder_thread",
         ),
@@ -114,6 +130,8 @@ async def look_into_a_connection() -> None:
     assert isinstance(connection._tie_breaker, int)
     assert (aioice.ice.CONSENT_FAILURES, aioice.ice.CONSENT_INTERVAL) == (6, 5)
     await pc.close()
+    relay = TurnTransport(TurnClientUdpProtocol(("127.0.0.1", 3478), "user", "word", 600, 500))
+    assert relay._TurnTransport__inner_protocol.receiver is None  # type: ignore[attr-defined]
 
 
 def test_addresses_to_offer() -> None:
@@ -223,7 +241,12 @@ class Pair:
 async def pair() -> AsyncIterator[Pair]:
     certificate = SharedCertificate.generateCertificate()
     heard = Heard()
-    made = Pair(heard, Peer(heard, [LOOPBACK], certificate), BundledPeerConnection([LOOPBACK], certificate))
+    clock = SystemClock()
+    made = Pair(
+        heard,
+        Peer(heard, [LOOPBACK], certificate, clock),
+        BundledPeerConnection([LOOPBACK], certificate, clock),
+    )
     try:
         yield made
     finally:
@@ -326,6 +349,10 @@ def test_consent_is_kept_by_answers_and_ends_without_them(monkeypatch: pytest.Mo
             await until(lambda: kept._confirmed != b"")
             first = kept._confirmed
             await until(lambda: kept._confirmed not in (b"", first))
+            ice_facts = both.peer.ice()
+            assert (ice_facts["local"], ice_facts["remote"]) == ("host", "host")
+            assert 0 < ice_facts["rtt_ms"] < 1000
+            assert 0 <= ice_facts["gather_ms"] < 1000
             monkeypatch.setattr(seams, "answer", lambda *args: b"")
             monkeypatch.setattr(seams._Demux, "_kept_alive", lambda *args: True)
             await until(lambda: "failed" in both.heard.told or "closed" in both.heard.told)
@@ -352,6 +379,33 @@ def test_messages_arrive_and_a_closed_port_stays_bound_for_the_quarantine(
             await asyncio.sleep(0.02)
             assert is_bound(ports[0])
         assert not is_bound(ports[0])
+
+    asyncio.run(work())
+
+
+def test_a_microphone_is_heard_at_the_other_end() -> None:
+    async def work() -> None:
+        microphones = Microphones()
+        certificate, clock, heard = SharedCertificate.generateCertificate(), SystemClock(), Heard()
+        peer = Peer(heard, [LOOPBACK], certificate, clock, publish=Microphone(microphones))
+        other = BundledPeerConnection([LOOPBACK], certificate, clock)
+        payloads: list[bytes] = []
+        made = Pair(heard, peer, other)
+        sending = asyncio.create_task(microphones.run())
+        try:
+            await made.connect()
+            (transceiver,) = other.getTransceivers()
+            assert isinstance(transceiver.receiver, PacketReceiver)
+            transceiver.receiver.on_packet = lambda _, packet: payloads.append(packet.payload)
+            await until(lambda: len(payloads) >= 2)
+            assert set(payloads) == {SILENCE}
+            ours = peer._pc.getTransceivers()[0].sender
+            await made.close()
+            assert ours not in microphones._senders
+        finally:
+            sending.cancel()
+            await made.close()
+            await asyncio.sleep(seams.PORT_QUARANTINE_S + 0.05)
 
     asyncio.run(work())
 

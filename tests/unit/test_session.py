@@ -231,6 +231,14 @@ def test_the_record_says_who_and_where() -> None:
     }  # fmt: skip
 
 
+def test_whether_the_cloud_runs_the_agent_is_kept() -> None:
+    def hosted(clock: VirtualClock) -> Sequence[Step]:
+        return (*JOINED, (0.5, v.participant(v.agent(hosted=True))), (0.8, v.audible(clock)))
+
+    assert play(hosted).record.evidence["agent"] == {"hosted_by_livekit": True}
+    assert "agent" not in play().record.evidence
+
+
 def test_the_job_comes_from_the_api() -> None:
     played = play()
     job = JobView("AJ_1", "AW_1", "running", started_at_ns=77)

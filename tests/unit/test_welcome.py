@@ -319,3 +319,11 @@ def test_the_mark_of_each_item() -> None:
         Mark.AGENT_SPEAKING, Mark.AGENT_TRACK, Mark.FIRST_AUDIO, Mark.FIRST_TEXT,
     ]  # fmt: skip
     assert welcome.mark_of("text", "x") is Mark.TEXT_MATCHED
+
+
+def test_a_token_in_a_text_is_shown_nowhere() -> None:
+    token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1c2VyIn0.c2lnbmF0dXJl"
+    said = play(script(*CAME, (0.8, v.text(words=f"Take {token}!")), (0.9, v.data(token))))
+    assert said.record.evidence["texts"][0]["text"] == "Take (token)!"
+    assert "its text came: 'Take (token)!'" in said.record.cause
+    assert "eyJ" not in said.record.to_json()

@@ -1,0 +1,48 @@
+"""The users' own side of the room: their microphones, the way of their media, how the server scored them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from lk_users.stats import percentile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from lk_users.record import Record
+
+_US_A_MS: Final = 1000
+
+
+def users(records: Sequence[Record], mic: str) -> dict[str, Any]:
+    """The section ``users`` of the summary. Counts are sessions; times in ms.
+
+    ``ice``: by the type of our own candidate that media went by; ``rtt_ms``: each session's smallest round
+    trip to the server's media port; ``worst_quality``: the server's lowest score of each user's connection.
+    """
+    facts = [record.evidence for record in records]
+    ice = [fact["ice"] for fact in facts if isinstance(fact.get("ice"), dict)]
+    return {
+        "mic": mic,
+        "published": sum(fact.get("mic") == "silence" for fact in facts),
+        "ice": _tally(path.get("local") for path in ice),
+        "rtt_ms": _spread(path.get("rtt_ms") for path in ice),
+        "gather_ms": _spread(path.get("gather_ms") for path in ice),
+        "worst_quality": _tally(fact.get("worst_quality") for fact in facts),
+    }
+
+
+def _tally(values: Iterable[Any]) -> dict[str, int]:
+    counts = Counter(str(value) for value in values if value)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _spread(values: Iterable[Any]) -> dict[str, Any]:
+    """In ms, from ms; kept whole in µs for the percentiles."""
+    ordered = sorted(round(value * _US_A_MS) for value in values if isinstance(value, (int, float)))
+    spread: dict[str, Any] = {"n": len(ordered)}
+    for name, percent in (("p50", 50), ("max", 100)):
+        value_us = percentile(ordered, percent)
+        spread[name] = None if value_us is None else value_us / _US_A_MS
+    return spread
