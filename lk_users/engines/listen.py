@@ -86,6 +86,7 @@ class ListenEngine:
         self._mapped: set[str] = set()
         self._ears: dict[str, Ear | None] = {}
         self._recording = Recording()
+        self._heard = False
         self._connected = False
         self._ended = False
         self._offer_id = 1
@@ -255,6 +256,7 @@ class ListenEngine:
         fresh = [sid for sid in view.microphones if sid not in self._owners]
         for sid in fresh:
             self._owners[sid] = view.sid
+            self._peer.hear(sid)
             if sid in self._mapped:
                 self._listener.subscribed(view.sid)
         if fresh and self._around.path is SignalPath.V1:
@@ -343,7 +345,12 @@ class ListenEngine:
 
     def packet(self, track_sid: str, payload: bytes, timestamp: int) -> None:
         owner = self._owners.get(track_sid)
-        if owner is None or self._ended:
+        if self._ended:
+            return
+        if owner is None:
+            if self._heard:
+                # Background noise, or a microphone of which we will be told: until then it costs nothing.
+                self._peer.deafen(track_sid)
             return
         now_ns = self._around.clock.monotonic_ns()
         if track_sid not in self._ears:
@@ -359,6 +366,7 @@ class ListenEngine:
             more = self._listener.audible(owner, onset) and more
         if not more:
             # This track only: a second agent's must be heard as well.
+            self._heard = True
             self._peer.deafen(track_sid)
 
     def data(self, message: bytes) -> None:

@@ -132,6 +132,12 @@ class Peer:
         for receiver in self._receivers(track_sid):
             self._pc.deafen(receiver)
 
+    def hear(self, track_sid: str) -> None:
+        """Read the track's packets again, if it was deafened."""
+        for receiver in self._receivers(track_sid):
+            self._pc.hear(receiver)
+            receiver.on_packet = self._packet
+
     def reached_ns(self, track_sid: str) -> int:
         """When the track's first packet came to our socket, on the monotonic clock; 0 if none did. The server
         may send before its answer has told us which section carries the track: such packets are lost."""

@@ -193,6 +193,11 @@ class BundledPeerConnection(RTCPeerConnection):
         receiver.on_packet = None
         self._rtp.deaf.update(receiver.streams())
 
+    def hear(self, receiver: PacketReceiver) -> None:
+        """Listen to its track again; ``on_packet`` is the caller's to set."""
+        for ssrc in receiver.streams():
+            self._rtp.deaf.pop(ssrc, None)
+
     def reached_ns(self, receiver: PacketReceiver) -> int:
         """When its track's first packet came to our socket, be it before we knew which section it is of; on
         the monotonic clock, 0 if none did."""

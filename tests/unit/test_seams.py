@@ -299,6 +299,9 @@ def test_a_track_is_heard_without_a_thread_and_then_only_counted() -> None:
             await until(lambda: stream.packets_received >= counted + 5)
             assert len(both.heard.packets) == heard
             assert stream.packets_lost == 0
+            both.peer.hear("TR_1")
+            await until(lambda: len(both.heard.packets) >= heard + 5)
+            assert stream.packets_lost == 0
             assert both.streams() == [stream]
 
     asyncio.run(work())
