@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lk_users.local.speech import FRAME_S, SPEECH_S
-from lk_users.wire.audio import AUDIBLE_DBFS, SILENCE_DBFS, rms_dbfs
+from lk_users.wire.loudness import AUDIBLE_DBFS, SILENCE_DBFS, rms_dbfs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

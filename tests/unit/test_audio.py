@@ -8,7 +8,8 @@ from av import CodecContext
 
 from lk_users.evidence import Onset
 from lk_users.local.speech import FRAME_SAMPLES, SAMPLE_RATE_HZ, opus
-from lk_users.wire.audio import AUDIBLE_DBFS, SILENCE_DBFS, Ear, Gate, rms_dbfs
+from lk_users.wire.audio import Ear
+from lk_users.wire.loudness import AUDIBLE_DBFS, SILENCE_DBFS, LoudnessGate, rms_dbfs
 
 
 def tone(level_dbfs: float, samples: int = FRAME_SAMPLES) -> np.ndarray:
@@ -17,9 +18,9 @@ def tone(level_dbfs: float, samples: int = FRAME_SAMPLES) -> np.ndarray:
     return math.sqrt(2) * 10 ** (level_dbfs / 20) * np.sin(2 * np.pi * 440 * moments)
 
 
-def listen(*levels_dbfs: float) -> tuple[Gate, list[Onset | None]]:
+def listen(*levels_dbfs: float) -> tuple[LoudnessGate, list[Onset | None]]:
     """A gate that hears frames of 20 ms of these levels, one a nanosecond from 1 on."""
-    gate = Gate()
+    gate = LoudnessGate()
     frames = (np.full((1, 960), 10 ** (level / 20), np.float32) for level in levels_dbfs)
     return gate, [gate.hear(frame, 0.02, at_ns) for at_ns, frame in enumerate(frames, 1)]
 
@@ -68,7 +69,7 @@ def test_a_sound_from_the_first_frame_on_has_nothing_before_it() -> None:
 def test_integers_and_floats_open_it_alike() -> None:
     samples = tone(-20.0)
     for pcm in (samples.astype(np.float32), np.round(samples * 32_768).astype(np.int16)):
-        onset = Gate().hear(pcm, 0.06, 7)
+        onset = LoudnessGate().hear(pcm, 0.06, 7)
         assert onset == Onset(7, pytest.approx(-20.0, abs=0.1), AUDIBLE_DBFS, 0, 0.0)
 
 

@@ -11,7 +11,7 @@ from builders import record, welcomed
 from lk_users.clock import NS_PER_MS
 from lk_users.local.speech import FRAME_SAMPLES, SAMPLE_RATE_HZ, opus
 from lk_users.sinks.wav import FILES_A_BURST, FailedSounds
-from lk_users.wire.audio import rms_dbfs
+from lk_users.wire.loudness import rms_dbfs
 from lk_users.wire.recording import KEPT_BYTES, KEPT_SAMPLES, Recording
 
 if TYPE_CHECKING:
