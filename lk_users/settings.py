@@ -77,6 +77,7 @@ RUN_OPTIONS: Final = (
     Option("burst-interval", "0", "Seconds between the end of a burst and the next."),
     Option("session-timeout", "120", "Seconds from the intended start to the latest verdict on a session."),
     Option("welcome", "audio", "All of these make the welcome: state,track,audio,text."),
+    Option("expect-text", "", "Regular expression that the welcome's text must match; makes text required."),
     Option("welcome-timeout", "10", "Seconds after the agent joined; a later welcome is late."),
     Option("watch", "0", "Seconds to go on observing after the welcome."),
     Option("metadata", "", "JSON for the job; {session_id} etc. in strings; @file.jsonl cycles by ordinal."),
@@ -133,6 +134,8 @@ class Settings:
     burst_interval_s: float = 0.0
     session_timeout_s: float = 120.0
     welcome: frozenset[str] = frozenset({"audio"})
+    expect_text: str = ""
+    """Regular expression that a text of the agent has to match; empty: any will do."""
     welcome_timeout_s: float = 10.0
     watch_s: float = 0.0
     metadata: Template = Template()
@@ -163,6 +166,7 @@ class Settings:
         dispatch = read.choice("dispatch", ("", *DISPATCHES)) or ("api" if agent_name else "none")
         order = read.choice("order", ("", *ORDERS))
         faults += _dispatch_faults(agent_name, dispatch, order)
+        expect_text = read.pattern("expect-text")
         batch_size = read.whole("batch-size", least=0)
         if users is not None and batch_size > max(users, 0):
             faults.append(f"--batch-size {batch_size}: larger than the burst of {users} (--users)")
@@ -181,7 +185,8 @@ class Settings:
             bursts=read.whole("bursts", least=1),
             burst_interval_s=read.number("burst-interval"),
             session_timeout_s=read.number("session-timeout", least=0.1),
-            welcome=read.items("welcome", WELCOME_ITEMS),
+            welcome=read.items("welcome", WELCOME_ITEMS) | ({"text"} if expect_text else set()),
+            expect_text=expect_text,
             welcome_timeout_s=read.number("welcome-timeout"),
             watch_s=read.number("watch"),
             metadata=read.template("metadata"),
@@ -342,6 +347,19 @@ class _Reader:
         if not given:
             self._faults.append(f"--{name}: empty; use any of {', '.join(allowed)}")
         return frozenset(given)
+
+    def pattern(self, name: str) -> str:
+        """A regular expression of Python's ``re``."""
+        value = self.text(name)
+        try:
+            re.compile(value)
+        except (re.error, OverflowError, RecursionError) as exc:
+            self._faults.append(
+                f"--{name} {value}: not a regular expression ({exc}); for example 'welcome|how can I help', "
+                "with a backslash before a character that is meant as it is"
+            )
+            return ""
+        return value
 
     def shares(self, name: str, total: int | None) -> dict[str, int]:
         """``name=count,…`` that add up to ``total`` where it is known; empty where nothing was given."""

@@ -38,6 +38,7 @@ from lk_users.health import Trailer
 from lk_users.outcome import Finding
 from lk_users.plan import Share
 from lk_users.sinks.jsonl import Journal
+from lk_users.sinks.wav import FailedSounds
 from lk_users.wire.api import Api, Keys
 from lk_users.wire.armed import Endpoint
 from lk_users.wire.microphone import Microphones
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from lk_users.session import Session
     from lk_users.settings import ProcessSettings, Settings, Target
     from lk_users.sinks.locust_stats import LocustStats
+    from lk_users.wire.recording import Recording
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +113,7 @@ class WorkerSide:
         self._acks: dict[int, Event] = {}
         self._sequence = 0
         self._journal: Journal | None = None
+        self._sounds: FailedSounds | None = None
         self._burst: Burst | None = None
         self._free: FreeUsers | None = None
         self._free_ordinal = index
@@ -185,8 +188,8 @@ class WorkerSide:
     def decided(self, session: Session, record: Record) -> None:
         self._runtime.post(lambda: self._decided(record))
 
-    def recorded(self, record: Record) -> None:
-        self._runtime.post(lambda: self._recorded(record))
+    def recorded(self, record: Record, recording: Recording | None) -> None:
+        self._runtime.post(lambda: self._recorded(record, recording))
 
     def all_decided(self) -> None:
         self._runtime.post(self._tell_decided)
@@ -212,10 +215,10 @@ class WorkerSide:
         self._closing = False
         self._cancel_cause = ""
         self._burst = None
+        run_dir = self._process.run_dir / share.run_id
+        self._sounds = FailedSounds(run_dir)
         if self._journal is None:
-            self._journal = Journal(
-                self._process.run_dir / share.run_id, self.worker.name, self.worker.region
-            )
+            self._journal = Journal(run_dir, self.worker.name, self.worker.region)
         try:
             if self._ground is None and self.settings.engine != "idle":
                 room = f"lk-{share.run_id}-probe-{self.worker.name}"
@@ -354,8 +357,14 @@ class WorkerSide:
         self._counts["welcomed"] += record.welcomed
         self._counts["failed"] += record.outcome is not Finding.OK
 
-    def _recorded(self, record: Record) -> None:
+    def _recorded(self, record: Record, recording: Recording | None) -> None:
         assert self._journal is not None
+        assert self._sounds is not None
+        kept = self._sounds.keep(record, recording)
+        if kept is not record:
+            # Decoding took up to 70 ms: let the heartbeat pass.
+            gevent.sleep(0)
+        record = kept
         self._journal.record(record)
         self._records.append(record)
         self._stats.recorded(record)

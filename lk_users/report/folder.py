@@ -6,6 +6,7 @@
     bursts.jsonl      one line a burst as it is announced: T0 and who takes part
     void.jsonl        what the master alone knows of why the run is void
     workers/*.jsonl   each worker's journal (lk_users.sinks.jsonl)
+    audio/*.wav       what failed sessions received (lk_users.sinks.wav), on the worker's machine
     records.jsonl     merged: one line for every intended session
     summary.json, summary.md, junit.xml
     support.md        what to paste into a ticket, and support.zip to attach: where something failed

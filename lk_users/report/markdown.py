@@ -42,6 +42,7 @@ def text(summary: Summary) -> str:
         _bursts(summary["bursts"]),
         "## Slowest and failed sessions",
         _slowest(summary["slowest"]),
+        points(words.audio_lines(summary)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

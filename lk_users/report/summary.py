@@ -13,6 +13,7 @@ from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.outcome import ORDER, OURS, Fault, Finding, fault_of
 from lk_users.record import Mark, Phase
 from lk_users.report.users import users
+from lk_users.sinks.wav import EVIDENCE as AUDIO
 from lk_users.slo import GROUPS, belongs
 from lk_users.stats import limit_ns, mark_samples_ns, percentile, phase_samples_ns, start_errors_ns
 from lk_users.verdict import counted
@@ -80,6 +81,7 @@ def summarize(info: RunInfo, settings: Settings, merged: Merged, judgement: Judg
         "workers": _workers(records, merged.trailers),
         "users": users(figures, settings.mic),
         "sinks": {},
+        "audio": [_audio(record) for record in records if AUDIO in record.evidence],
         "slowest": [_session(record) for record in _slowest(figures)],
     }
 
@@ -252,6 +254,15 @@ def _session(record: Record) -> dict[str, Any]:
         **{name: getattr(record, name) for name in _ID_FIELDS},
         "worker": record.worker,
         "region": record.region,
+    }
+
+
+def _audio(record: Record) -> dict[str, str]:
+    return {
+        "session_id": record.session_id,
+        "outcome": record.outcome.value,
+        "worker": record.worker,
+        "file": str(record.evidence[AUDIO]),
     }
 
 

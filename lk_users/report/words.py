@@ -21,6 +21,7 @@ CAUSES_SHOWN: Final = 3
 EXPLAINS_SHARE: Final = 0.1
 NEXT_SHARE: Final = 0.05
 LATE_AGENT_MS: Final = 1000.0
+AUDIO_SHOWN: Final = 5
 # The two lower ones of LiveKit's four connection qualities.
 BAD_QUALITIES: Final = ("lost", "poor")
 
@@ -107,15 +108,27 @@ def plural(count: int, noun: str) -> str:
 
 
 def headline(summary: Summary) -> str:
-    """The verdict and what it means, in one line."""
+    """The verdict and what it means, in one line. A pass says what its SLOs let through."""
     verdict, slos = summary["verdict"], summary["slo"]
     missed = sum(not slo["ok"] for slo in slos)
     meaning = {
-        Verdict.PASS: "every SLO was met",
+        Verdict.PASS: f"every SLO was met{_let_through(summary)}",
         Verdict.SLO_FAILED: f"{missed} of {plural(len(slos), 'SLO')} missed",
         Verdict.VOID: "this run says nothing reliable about the target",
     }[Verdict(verdict)]
     return f"{verdict}: {meaning} (exit code {summary['exit_code']})"
+
+
+def _let_through(summary: Summary) -> str:
+    """Welcomes that came, but not as they should: the default SLOs ask only whether they came."""
+    found = summary["findings"]
+    flaws = (
+        (Finding.WELCOME_LATE, "came later than --welcome-timeout"),
+        (Finding.WELCOME_CLIPPED, "could not be heard from the beginning"),
+        (Finding.WELCOME_TWICE, "came twice"),
+    )
+    told = [f"{plural(found[name], 'welcome')} {what}" for name, what in flaws if found.get(name)]
+    return f", BUT {', '.join(told)}" if told else ""
 
 
 def slo_value(slo: Mapping[str, Any]) -> str:
@@ -195,6 +208,20 @@ def health_line(summary: Summary) -> str:
         text += f", CPU {duration(1000 * sum(cpu_s))} ({duration(1000 * sum(cpu_s) / sessions)} a session)"
     clocks = [worker["clock_uncertainty_ms"] for worker in workers if worker["clock_uncertainty_ms"]]
     return text + (f", clocks known to ±{duration(max(clocks))}." if clocks else ".")
+
+
+def audio_lines(summary: Summary) -> list[str]:
+    """Where the sound of failed sessions is kept."""
+    files = summary["audio"]
+    if not files:
+        return []
+    sessions = plural(len(files), "failed session")
+    shown = [f"`{item['file']}` ({item['outcome']}, worker {item['worker']})" for item in files[:AUDIO_SHOWN]]
+    rest = [f"and {len(files) - AUDIO_SHOWN} more"] if len(files) > AUDIO_SHOWN else []
+    return [
+        f"What {sessions} received is kept as sound (of a welcome that was heard, its first frames), in "
+        f"the run folder on the worker's machine: {', '.join([*shown, *rest])}."
+    ]
 
 
 def user_lines(summary: Summary) -> list[str]:

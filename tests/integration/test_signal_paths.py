@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lk_users.local.stack import Stack
     from lk_users.record import Mark, Record
     from lk_users.session import Session
+    from lk_users.wire.recording import Recording
 
 pytestmark = pytest.mark.real
 USERS = 5
@@ -42,7 +43,7 @@ class Kept:
 
     def decided(self, session: Session, record: Record) -> None: ...
 
-    def recorded(self, record: Record) -> None:
+    def recorded(self, record: Record, recording: Recording | None) -> None:
         self.records.append(record)
 
     def all_decided(self) -> None:

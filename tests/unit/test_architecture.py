@@ -21,10 +21,10 @@ PACKAGE = Path(lk_users.__file__).parent
 # Low to high; a module imports from its own layer (without a circle) and lower ones. A package is one name.
 LAYERS = (
     "masking outcome clock record settings errors version stats",
-    "plan steps barrier health slo evidence classify",
+    "plan steps barrier health slo evidence classify welcome",
     "wire",
     "engines",
-    "session burst",
+    "session burst reading",
     "sinks verdict",
     "report",
     "cleanup runtime",

@@ -162,7 +162,7 @@ def test_a_good_session_dispatch_first() -> None:
 
 
 def test_the_record_holds_marks_in_the_order_of_a_good_session() -> None:
-    assert list(play().record.marks_ns) == [mark.value for mark in Mark]
+    assert list(play(expect_text="Wel").record.marks_ns) == [mark.value for mark in Mark]
 
 
 def test_every_mark_is_told_once_and_as_recorded() -> None:
@@ -223,7 +223,11 @@ def test_the_record_says_who_and_where() -> None:
     assert record.joined_at_ns == v.wall_ms(0.5) * NS_PER_MS
     assert record.intended_wall_ns == v.WALL_START_NS + 2 * NS_PER_S
     assert record.evidence == {
-        "server": "open source 1.13.5 node N region -", "audible_dbfs": -18.0, "packets": 3,
+        "server": "open source 1.13.5 node N region -", "audible_dbfs": -18.0, "threshold_dbfs": -45.0,
+        "frames_before": 0, "ms_before": 0.0, "packet_ms": 760.0, "packets": 3,
+        "texts": [
+            {"kind": "transcription", "sender": "agent-1", "text": "Welcome", "ms": 1120.0, "final_ms": None}
+        ],
     }  # fmt: skip
 
 

@@ -92,6 +92,14 @@ def test_values_are_parsed() -> None:
         ({"attributes": '["a"]'}, ["--attributes", "object of strings"]),
         ({"room_metadata": "nope"}, ["--room-metadata nope", "not valid JSON"]),
         ({"restart_policy": "always"}, ["--restart-policy always", "on-failure, never"]),
+        (
+            {"expect_text": "(welcome"},
+            ["--expect-text (welcome", "unterminated subpattern at position 0", "for example 'welcome|"],
+        ),
+        (
+            {"expect_text": "x{99999999999999}"},
+            ["--expect-text x{99999999999999}", "not a regular expression"],
+        ),
         ({"api_budget": "0"}, ["--api-budget 0", "at least 1"]),
         ({"park_timeout": "0"}, ["--park-timeout 0"]),
         ({"trailer_timeout": "0"}, ["--trailer-timeout 0"]),
@@ -302,3 +310,10 @@ def test_process_faults_at_once(tmp_path: Path) -> None:
     faults = refused.value.faults
     assert [fault.split()[0] for fault in faults] == ["--region", "--allow-cloud", "--run-dir"]
     assert "'e u'" in faults[0]
+
+
+def test_an_expected_text_is_required() -> None:
+    plain = Settings.from_options({}, 5)
+    assert (plain.expect_text, plain.welcome) == ("", frozenset({"audio"}))
+    chosen = Settings.from_options({"expect_text": "(?i)wel.ome", "welcome": "state"}, 5)
+    assert (chosen.expect_text, chosen.welcome) == ("(?i)wel.ome", frozenset({"state", "text"}))
