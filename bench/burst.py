@@ -5,6 +5,7 @@
     python bench/burst.py processes   600 over two processes; 1,200 over two; 2,000 over four
     python bench/burst.py sizes       CPU a session at 1,200 over two processes against 200, by api and room
     python bench/burst.py mic         what a silent microphone costs a user, up to the welcome and while held
+    python bench/burst.py score       the server's worst score of 100 users who listen for a minute
     python bench/burst.py udp-port    ten bursts of 400 on a server with one UDP port
 
 CPU is compared in one go: each run is followed by one of the same length with an engine that does nothing
@@ -114,6 +115,13 @@ def mic() -> None:
     print(f"    a microphone: {more_ms['0']:.1f} ms a session, {100 * held:.3f} % of a core while held")
 
 
+def score() -> None:
+    noisy = '{"lk": {"fault": "background"}}'
+    summary = run(100, "--dispatch", "room", "--metadata", noisy, "--welcome", "track", "--watch", "65")
+    print(figures("100 listening to ambience for 65 s", summary))
+    print(f"    worst score: {summary['users']['worst_quality']}")
+
+
 def udp_port() -> None:
     options = ("--bursts", "10", "--dispatch", "room", "--session-timeout", "60")
     print(figures("10 x 400, one UDP port", run(400, *options, udp_port=True)), flush=True)
@@ -125,6 +133,7 @@ BENCHES = {
     "processes": processes,
     "sizes": sizes,
     "mic": mic,
+    "score": score,
     "udp-port": udp_port,
 }
 

@@ -3,8 +3,9 @@
 ::
 
     worker → master   hello · ping · parked · built · decided · records · trailer
-    master → worker   refused · pong · share · t0 · ack · look · collect · cancel · finish
+    master → worker   who · refused · pong · share · t0 · ack · look · collect · cancel · finish
 
+A worker says hello when it connects, and again when the master asks who is there: before it places users.
 The master gathers parked users, hands out shares, waits until they are built, and announces T0 as a point
 on its own monotonic clock, far enough ahead that a late message does not matter. When every session is
 decided, and only then, it lets the workers ask the API and clean up (``collect``). Each step has a
@@ -55,6 +56,7 @@ class Kind(enum.StrEnum):
     RECORDS = "lk_records"
     TRAILER = "lk_trailer"
 
+    WHO = "lk_who"
     REFUSED = "lk_refused"
     PONG = "lk_pong"
     SHARE = "lk_share"
@@ -68,9 +70,17 @@ class Kind(enum.StrEnum):
 
 TO_MASTER = (Kind.HELLO, Kind.PING, Kind.PARKED, Kind.BUILT, Kind.DECIDED, Kind.RECORDS, Kind.TRAILER)
 TO_WORKER = (
-    Kind.REFUSED, Kind.PONG, Kind.SHARE, Kind.T0, Kind.ACK, Kind.LOOK, Kind.COLLECT, Kind.CANCEL,
+    Kind.WHO, Kind.REFUSED, Kind.PONG, Kind.SHARE, Kind.T0, Kind.ACK, Kind.LOOK, Kind.COLLECT, Kind.CANCEL,
     Kind.FINISH,
 )  # fmt: skip
+
+
+def refusal(worker: str, hello: Mapping[str, Any]) -> str:
+    """Why a worker that says hello can't take part; empty where it can."""
+    version = hello.get("version")
+    if version == VERSION:
+        return ""
+    return f"worker {worker} runs lk-users {version}, the master {VERSION}: use one version"
 
 
 class State(enum.StrEnum):
@@ -164,16 +174,9 @@ class MasterBarrier:
     def _free(self) -> bool:
         return self.settings.release == "free"
 
-    def hello(self, worker: str, data: Mapping[str, Any], now_ns: int) -> list[Action]:
-        """A worker says who it is. Another version of this package is refused."""
-        if data.get("version") != VERSION:
-            why = (
-                f"worker {worker} runs lk-users {data.get('version')}, the master {VERSION}: use one version"
-            )
-            self.reasons.append(why)
-            return [Send(Kind.REFUSED, {"why": why}, worker)]
-        self.workers.setdefault(worker, _WorkerState()).region = str(data.get("region", ""))
-        return []
+    def hello(self, worker: str, region: str) -> None:
+        """A worker that may take part."""
+        self.workers.setdefault(worker, _WorkerState()).region = region
 
     def parked(self, worker: str, data: Mapping[str, Any], now_ns: int) -> list[Action]:
         """So many of the worker's users are parked now; ``trip_ns``: its best round trip to us."""
@@ -395,7 +398,6 @@ class WorkerStep(enum.StrEnum):
     ARMED = "armed"
     RUNNING = "running"
     COLLECTING = "collecting"
-    REFUSED = "refused"
 
 
 @dataclass(frozen=True)
@@ -435,14 +437,7 @@ class Finish:
     """To do: nothing more comes in this run."""
 
 
-@dataclass(frozen=True)
-class Refuse:
-    """To do: say why the master does not take us, and leave."""
-
-    why: str
-
-
-Command = Build | Release | Look | Collect | Cancel | Finish | Refuse
+Command = Build | Release | Look | Collect | Cancel | Finish
 
 
 @dataclass
@@ -455,9 +450,6 @@ class WorkerBarrier:
 
     def receive(self, kind: str, data: Mapping[str, Any]) -> Command | None:
         """What a message of the master asks for; None where it asks for nothing (any more)."""
-        if kind == Kind.REFUSED:
-            self.step = WorkerStep.REFUSED
-            return Refuse(str(data["why"]))
         if kind == Kind.SHARE:
             return self._share(data)
         if data.get("run") != self.run_id:
@@ -488,7 +480,7 @@ class WorkerBarrier:
         run_id, burst = str(data["run"]), int(data["burst"])
         repeated = run_id == self.run_id and burst <= self.burst
         foreign = run_id != self.run_id and self.step is not WorkerStep.IDLE
-        if self.step is WorkerStep.REFUSED or repeated or foreign:
+        if repeated or foreign:
             return None
         self.step, self.run_id, self.burst = WorkerStep.BUILDING, run_id, burst
         return Build(Share(run_id, burst, int(data["first"]), int(data["count"]), int(data["total"])))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lk_users.session import SessionObserver
     from lk_users.settings import Settings
     from lk_users.wire.api import Api
+    from lk_users.wire.recording import Recording
 
 # Sessions built at once: each waits for one or two connections, so a few dozen fill the time.
 BUILD_CONCURRENCY = 32
@@ -61,8 +62,8 @@ class Reporter(Protocol):
     def decided(self, session: Session, record: Record) -> None:
         """A session is decided; its provisional record."""
 
-    def recorded(self, record: Record) -> None:
-        """A session's final record."""
+    def recorded(self, record: Record, recording: Recording | None) -> None:
+        """A session's final record, and the sound that it received, where its engine kept any."""
 
     def all_decided(self) -> None:
         """The last session of this process is decided."""
@@ -186,7 +187,7 @@ class Burst:
         for session, lag_ns in zip(self.sessions, self._lags_ns(), strict=True):
             record = self._stage.record(session, self._views.get(session), lag_ns)
             self._records += 1
-            self._reporter.recorded(record)
+            self._reporter.recorded(record, session.engine.recording())
 
     def trailer(self, clock_offset_ms: float, clock_uncertainty_ms: float, rss_mb: float) -> Trailer:
         """This process's last word on the burst."""
@@ -280,7 +281,7 @@ class FreeUsers:
         end_ns = session.intended_ns + (session.decided_ns or 0)
         lag_ns = max(meter.largest_ns(session.intended_ns, end_ns) for _, meter in stage.meters.named())
         record = stage.record(session, self._views.pop(session, None), lag_ns)
-        stage.reporter.recorded(record)
+        stage.reporter.recorded(record, session.engine.recording())
         return record
 
     def server_clock(self) -> dict[str, float]:

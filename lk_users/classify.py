@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from lk_users import jobs
+from lk_users import jobs, welcome
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.outcome import OUTCOMES, Finding
 from lk_users.record import Mark
@@ -23,12 +23,6 @@ UNCLEAR_STATUS = 500
 ON_PURPOSE = "client_initiated"
 # What a server gives as the reason where a participant's peer connection did not come up.
 NO_MEDIA_REASONS: Final = ("connection_timeout", "join_failure")
-WELCOME_MARK: Final = {
-    "state": Mark.AGENT_SPEAKING,
-    "track": Mark.AGENT_TRACK,
-    "audio": Mark.FIRST_AUDIO,
-    "text": Mark.FIRST_TEXT,
-}
 
 
 def classify(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
@@ -45,6 +39,8 @@ def classify(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
     if not found:
         found.update(_agent(seen, view))
     found.update(jobs.several(seen, view))
+    found.update(welcome.clipped(seen))
+    found.update(welcome.twice(seen))
     found.update(_side_findings(seen, view))
     if not any(finding in OUTCOMES for finding in found):
         found[Finding.OK] = ""
@@ -89,7 +85,7 @@ def _unanswered(seen: Observation) -> dict[Finding, str]:
 def _agent(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
     """We were in the room and listened: what did the agent do?"""
     if Mark.WELCOMED in seen.marks_ns:
-        return _welcome(seen)
+        return welcome.late(seen)
     in_time = [sighting for sighting in seen.named if sighting.seen_ns <= seen.decided_ns]
     if not in_time:
         return _no_agent(seen, view)
@@ -99,43 +95,7 @@ def _agent(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
         if last.gone_reason == ON_PURPOSE:
             return {Finding.AGENT_ENDED: f"it left on purpose before the welcome: {last.gone_reason}"}
         return {Finding.AGENT_LEFT: f"it left before the welcome: {last.gone_reason}"}
-    return {Finding.WELCOME_MISSING: how_far(seen)}
-
-
-def _welcome(seen: Observation) -> dict[Finding, str]:
-    joined_ns = seen.marks_ns.get(Mark.AGENT_JOINED, seen.marks_ns.get(Mark.AGENT_SEEN, 0))
-    waited_s = (seen.marks_ns[Mark.WELCOMED] - joined_ns) / NS_PER_S
-    if waited_s > seen.welcome_timeout_s:
-        return {Finding.WELCOME_LATE: f"{waited_s:.1f} s after the agent joined"}
-    return {}
-
-
-def how_far(seen: Observation) -> str:
-    """How far an agent came that was there and yet not heard."""
-    marks = [mark for mark, at_ns in seen.marks_ns.items() if at_ns <= seen.decided_ns]
-    missing = ", ".join(sorted(item for item in seen.welcome if WELCOME_MARK[item] not in marks))
-    if seen.packet_ns is not None and seen.packet_ns <= seen.decided_ns:
-        far = "its audio arrived, but silent"
-    elif Mark.AGENT_SPEAKING in marks:
-        far = "it said that it was speaking, but no audio packet arrived"
-    elif Mark.AGENT_TRACK in marks:
-        far = "its track was there, but it never spoke"
-    elif Mark.AGENT_READY in marks:
-        far = "it was ready, but published no track"
-    elif Mark.AGENT_ACTIVE in marks:
-        far = "it was connected, but never ready"
-    else:
-        far = "it never became active"
-    return f"{far}; missing: {missing}{_short_of_time(seen)}"
-
-
-def _short_of_time(seen: Observation) -> str:
-    """An agent that came near the end of the session had no fair chance, and the cause says so."""
-    came_ns = [sighting.seen_ns for sighting in seen.named if sighting.seen_ns <= seen.decided_ns]
-    left_s = (seen.decided_ns - came_ns[-1]) / NS_PER_S if came_ns else 0.0
-    if not came_ns or left_s >= seen.welcome_timeout_s:
-        return ""
-    return f"; it came {left_s:.1f} s before the session's time was up"
+    return {Finding.WELCOME_MISSING: welcome.how_far(seen)}
 
 
 def _no_agent(seen: Observation, view: ServerView | None) -> dict[Finding, str]:

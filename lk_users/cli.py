@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _declare_report(subparsers: Subparsers) -> None:
-    text = "make a run's records.jsonl, summary.json and summary.md again; exit with the run's code"
+    text = "make a run's reports again (records, summary, evidence for support); exit with the run's code"
     parser = subparsers.add_parser("report", help=text, description=text)
     parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a run's folder, for example runs/…")
     parser.set_defaults(run=_report)

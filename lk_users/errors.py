@@ -16,10 +16,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from lk_users.masking import masked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+DETAIL_CHARS: Final = 200
 
 
 class LkUsersError(Exception):
@@ -54,17 +59,20 @@ class RecordError(LkUsersError):
 
 
 class WireError(LkUsersError):
-    """What the network did to one session. ``cause`` is a short word or phrase for the record."""
+    """What the network did to one session. ``cause`` is a short word or phrase for the record, without
+    tokens and keys that the other side may have put into it."""
 
     def __init__(self, cause: str) -> None:
-        super().__init__(cause)
-        self.cause = cause
+        self.cause = masked(cause)
+        super().__init__(self.cause)
 
 
 class HttpError(WireError):
-    """An HTTP answer other than 200. ``status``: its code; ``retry_after``: the header, if sent."""
+    """An HTTP answer other than 200. ``status``: its code; ``detail``: its body; ``retry_after``: the
+    header, if sent."""
 
     def __init__(self, status: int, detail: str = "", retry_after: str = "") -> None:
+        detail = masked(detail)[:DETAIL_CHARS]
         super().__init__(f"HTTP {status}" + (f": {detail}" if detail else ""))
         self.status = status
         self.retry_after = retry_after

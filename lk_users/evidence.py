@@ -38,7 +38,7 @@ class ParticipantView:
     disconnect_reason: str = ""
     region: str = ""
     hosted: bool = False
-    """It runs in LiveKit's own cloud."""
+    """An agent that LiveKit Cloud runs: its participant is of the kind's detail CLOUD_AGENT."""
 
     @property
     def on_behalf_of(self) -> str:
@@ -155,6 +155,54 @@ class Sighting:
         return self.seen_ns < ends_ns[1] and other.seen_ns < ends_ns[0]
 
 
+@dataclass(frozen=True)
+class Onset:
+    """Where a track became audible: its first frame over the threshold of a sound that lasted."""
+
+    at_ns: int
+    """Monotonic clock."""
+    level_dbfs: float
+    threshold_dbfs: float
+    frames_before: int
+    """Decoded frames that came before it (a packet each), all of them silent or a click."""
+    ms_before: float
+    """Their length."""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What came of one participant's microphone; moments in ns from the intended start."""
+
+    sid: str
+    identity: str = ""
+    speaking_ns: int | None = None
+    """It first said that it was speaking."""
+    track_ns: int | None = None
+    """Its track was subscribed: we know which section carries it."""
+    packet_ns: int | None = None
+    """Its first packet came to our socket."""
+    onset: Onset | None = None
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text of a participant, as far as it came; moments in ns from the intended start."""
+
+    kind: str
+    """``transcription`` or ``chat``."""
+    sender: str
+    segment: str
+    """The way it came, ``stream`` or ``packet``, and the id of its segment."""
+    text: str
+    at_ns: int
+    """Its first piece came."""
+    final_ns: int | None = None
+
+    @property
+    def way(self) -> str:
+        return self.segment.split(" ", 1)[0]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Observation:
     """All that one user saw of its session, also after it was decided."""
@@ -181,6 +229,13 @@ class Observation:
     """The intended start on the wall clock of the room's server node; 0: not known."""
     server_uncertainty_ns: int = 0
     """How far that can be off either way."""
+    expect_text: str = ""
+    voices: tuple[Voice, ...] = ()
+    """In the order in which anything of them was known."""
+    texts: tuple[Text, ...] = ()
+    """The agent's, in the order in which they began."""
+    lag_ns: int = 0
+    """The largest lag of our own loop while the session ran."""
 
     def placed_ns(self, stamp_ns: int) -> int | None:
         """A stamp of the server, from the intended start; None where either is not known."""

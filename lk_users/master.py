@@ -46,10 +46,11 @@ class RunMaster:
         send: Callable[[Kind, dict[str, Any], str], None],
         gone: Callable[[], Mapping[str, str]],
         over: Callable[[], None],
+        regions: Mapping[str, str],
     ) -> None:
         """``send``: a message to a worker, to all where its id is empty. ``gone``: workers that left, and
-        why. ``over``: called once when nothing more will come. Raises OSError where the folder can't be
-        made."""
+        why. ``over``: called once when nothing more will come. ``regions``: of each worker that is there.
+        Raises OSError where the folder can't be made."""
         self.settings = settings
         self._clock = SystemClock()
         now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
@@ -61,6 +62,8 @@ class RunMaster:
         self._gone = gone
         self._over = over
         self._barrier = MasterBarrier(self.run_id, settings, wall_offset_ns=wall_ns - now_ns)
+        for worker, region in regions.items():
+            self._barrier.hello(worker, region)
         self._copies: dict[str, Journal | None] = {}
         self._ended = Event()
         self._shown = ""
@@ -85,7 +88,6 @@ class RunMaster:
         if kind == Kind.RECORDS:
             self._keep(worker, data["records"])
         handler = {
-            Kind.HELLO: self._barrier.hello,
             Kind.PARKED: self._barrier.parked,
             Kind.BUILT: self._barrier.built,
             Kind.DECIDED: self._barrier.decided,
@@ -105,7 +107,7 @@ class RunMaster:
 
     @property
     def workers(self) -> tuple[str, ...]:
-        """The workers that said hello."""
+        """The workers that were there at its start."""
         return tuple(self._barrier.workers)
 
     @property

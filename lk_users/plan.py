@@ -12,7 +12,7 @@ from lk_users.clock import NS_PER_S
 from lk_users.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lk_users.settings import Settings
 
@@ -53,6 +53,36 @@ def shares(run_id: str, burst: int, parked: Sequence[int]) -> list[Share]:
         result.append(Share(run_id, burst, first, count, total))
         first += count
     return result
+
+
+def worker_of_each_user(
+    workers: Sequence[str], regions: Mapping[str, str], region_users: Mapping[str, int], users: int
+) -> list[str]:
+    """The worker of each user, in the order in which users are made.
+
+    Without ``region_users`` one after another; with it each region gets its number, spread evenly over its
+    workers, and regions fill up at the same pace. Workers of regions that are not named get none.
+    """
+    if not region_users or not workers:
+        return [workers[number % len(workers)] for number in range(users if workers else 0)]
+    made = []
+    for region, count in region_users.items():
+        own = [worker for worker in workers if regions.get(worker) == region]
+        made += [((number + 0.5) / count, own[number % len(own)]) for number in range(count) if own]
+    return [worker for _, worker in sorted(made, key=lambda item: item[0])][:users]
+
+
+def region_faults(regions: Mapping[str, str], region_users: Mapping[str, int]) -> list[str]:
+    """Why users can't be placed as asked; ``regions``: of each worker that is there."""
+    there = ", ".join(sorted(set(regions.values()))) or "none"
+    faults = [
+        f"--region-users {region}={users}: no worker has that region; there are: {there}"
+        for region, users in region_users.items()
+        if region not in regions.values()
+    ]
+    if not regions:
+        faults.append("no worker is there that runs lk-users: see the workers' logs")
+    return faults
 
 
 def sessions(share: Share, settings: Settings, region: str) -> Iterator[PlannedSession]:

@@ -31,8 +31,9 @@ def check_platform() -> None:
         raise Refused(["Windows: uvloop has no build for it; use Linux, macOS, WSL or Docker"])
 
 
-def read_settings(options: Mapping[str, Any], users: int, target: Target | None) -> Settings:
-    """The run's settings, SLOs and all. Raises Refused with every fault. ``target``: None if not known."""
+def read_settings(options: Mapping[str, Any], users: int | None, target: Target | None) -> Settings:
+    """The run's settings, SLOs and all. Raises Refused with every fault. ``users``, ``target``: None if not
+    known."""
     faults: list[str] = []
     cloud = target is not None and target.cloud
     settings = collect(lambda: Settings.from_options(options, users, cloud=cloud), faults)

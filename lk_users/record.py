@@ -43,6 +43,7 @@ class Mark(enum.StrEnum):
     AGENT_TRACK = "agent_track"
     FIRST_AUDIO = "first_audio"
     FIRST_TEXT = "first_text"
+    TEXT_MATCHED = "text_matched"
     WELCOMED = "welcomed"
 
 

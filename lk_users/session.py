@@ -14,15 +14,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lk_users import jobs
-from lk_users.classify import WELCOME_MARK, classify
+from lk_users.classify import classify
 from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock
 from lk_users.errors import HttpError, WireError
-from lk_users.evidence import AGENT_STATE_ATTRIBUTE, NEVER_NS, Observation, Sighting
+from lk_users.evidence import AGENT_STATE_ATTRIBUTE, NEVER_NS, Observation, Sighting, Voice
 from lk_users.outcome import Finding
 from lk_users.plan import unrecorded
+from lk_users.reading import Reading
 from lk_users.record import Mark
 from lk_users.steps import Event, Transaction
-from lk_users.wire.text_stream import CHAT, TRANSCRIPTION
+from lk_users.welcome import CLIPPED_NS, lead_ns, mark_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
 
     from lk_users.clock import Clock, Offset
     from lk_users.engines.port import Engine, EngineListener
-    from lk_users.evidence import DispatchView, ParticipantView, ServerView
+    from lk_users.evidence import DispatchView, Onset, ParticipantView, ServerView
     from lk_users.plan import PlannedSession
     from lk_users.record import Record
     from lk_users.settings import Settings
-    from lk_users.wire.text_stream import TextPiece
+    from lk_users.wire.text_stream import DataPiece, TextPiece
 
 # A stall shorter than this disturbs no figure that anyone would act on.
 LAG_WORTH_A_FINDING_NS = 100 * NS_PER_MS
@@ -82,11 +83,12 @@ class Session:
         self._node: str | None = None
         self._marks: dict[str, int] = {}
         self._sightings: dict[str, Sighting] = {}
-        self._text_ns: dict[str, int] = {}
+        self._voices: dict[str, Voice] = {}
+        self._reading = Reading(settings.expect_text)
+        self._needed = [mark_of(item, settings.expect_text) for item in settings.welcome]
         self._failure: tuple[Finding, str] | None = None
         self._failure_status = 0
         self._cancelled = ""
-        self._packet_ns: int | None = None
         self._dispatch: DispatchView | None = None
         self._room_sid = ""
         self._own_sid = ""
@@ -221,29 +223,33 @@ class Session:
 
     def subscribed(self, participant_sid: str) -> None:
         if self._is_agent(participant_sid):
+            self._hear_of(participant_sid, track_ns=self._now_ns())
             self._mark(Mark.AGENT_TRACK)
             self._heard()
 
-    def packet(self, participant_sid: str) -> None:
-        if self._packet_ns is None and self._is_agent(participant_sid):
-            self._packet_ns = self._now_ns()
-
-    def audible(self, participant_sid: str, at_ns: int, level_dbfs: float) -> None:
+    def packet(self, participant_sid: str, reached_ns: int) -> None:
         if self._is_agent(participant_sid):
-            self._facts.setdefault("audible_dbfs", round(level_dbfs, 1))
-            self._mark(Mark.FIRST_AUDIO, at_ns)
-            self._heard()
+            self._hear_of(participant_sid, packet_ns=reached_ns - self.intended_ns)
+
+    def audible(self, participant_sid: str, onset: Onset) -> bool:
+        if not self._is_agent(participant_sid):
+            return False
+        voice = self._hear_of(participant_sid, onset=onset)
+        self._mark(Mark.FIRST_AUDIO, onset.at_ns)
+        self._heard()
+        return lead_ns(voice) >= CLIPPED_NS
 
     def text(self, piece: TextPiece) -> None:
-        if piece.topic not in (TRANSCRIPTION, CHAT):
-            return
-        self._text_ns.setdefault(piece.sender, self._clock.monotonic_ns())
+        self._reading.take(piece, self._now_ns())
         self._match_text()
+
+    def data(self, piece: DataPiece) -> None:
+        self._reading.take(piece, self._now_ns())
 
     # Conclusions.
 
-    def observation(self) -> Observation:
-        """All that was seen, for the rules."""
+    def observation(self, lag_ns: int = 0) -> Observation:
+        """All that was seen, for the rules. ``lag_ns``: the largest of our own loop meanwhile."""
         marks = dict(self._marks)
         joined, offset = self._agent_joined(), self._server_offset()
         if joined is not None:
@@ -260,17 +266,24 @@ class Session:
             failure=self._failure,
             failure_status=self._failure_status,
             dispatch_id=self._dispatch.dispatch_id if self._dispatch is not None else "",
-            packet_ns=self._packet_ns,
+            packet_ns=min(
+                (voice.packet_ns for voice in self._voices.values() if voice.packet_ns is not None),
+                default=None,
+            ),
             cancelled=self._cancelled,
             decided_ns=NEVER_NS if self.decided_ns is None else self.decided_ns,
             rearmed=bool(self.engine.evidence().get("rearmed")),
             intended_server_ns=offset.to_theirs_ns(self.intended_ns) if offset is not None else 0,
             server_uncertainty_ns=offset.uncertainty_ns if offset is not None else 0,
+            expect_text=settings.expect_text,
+            voices=tuple(self._voices.values()),
+            texts=self._reading.texts(self._agents_names()),
+            lag_ns=lag_ns,
         )
 
     def record(self, run_id: str, worker: str, region: str, view: ServerView | None, lag_ns: int) -> Record:
         """The session's record. ``view``: what the API said; None for the provisional record."""
-        seen = self.observation()
+        seen = self.observation(lag_ns)
         findings = classify(seen, view)
         if lag_ns >= LAG_WORTH_A_FINDING_NS:
             findings[Finding.LAG_IN_WINDOW] = f"the loop was up to {lag_ns / NS_PER_MS:.0f} ms late"
@@ -291,6 +304,8 @@ class Session:
             findings={str(finding): cause for finding, cause in findings.items()},
             evidence={
                 **self._facts,
+                **self._voice_facts(),
+                **self._reading.facts(),
                 **self.engine.evidence(),
                 **_clock_facts(seen),
                 **_agent_facts(agent),
@@ -410,27 +425,64 @@ class Session:
         if view.agent_state and view.agent_state != "initializing":
             self._mark(Mark.AGENT_READY)
         if view.agent_state == "speaking":
+            self._hear_of(view.sid, speaking_ns=self._now_ns())
             self._mark(Mark.AGENT_SPEAKING)
             self._heard()
 
     def _match_text(self) -> None:
         """Text can come before the update that tells who sent it."""
-        for sighting in self._sightings.values():
-            at_ns = self._text_ns.get(sighting.identity, self._text_ns.get(""))
-            if sighting.named and at_ns is not None:
-                self._mark(Mark.FIRST_TEXT, at_ns)
-                self._heard()
-                return
+        names = self._agents_names()
+        first_ns, matched_ns = self._reading.first_ns(names), self._reading.matched_ns(names)
+        if matched_ns is not None:
+            self._mark(Mark.TEXT_MATCHED, matched_ns + self.intended_ns)
+        if first_ns is not None:
+            self._mark(Mark.FIRST_TEXT, first_ns + self.intended_ns)
+            self._heard()
+
+    def _agents_names(self) -> set[str]:
+        """Senders whose text is the agent's: itself, and nobody, once it is there."""
+        names = {sighting.identity for sighting in self._sightings.values() if sighting.named}
+        return {*names, ""} if names else names
+
+    def _hear_of(self, sid: str, **news: Any) -> Voice:
+        """What is new of a participant's voice; of each moment the first stands."""
+        known = self._voices.get(sid)
+        if known is None:
+            sighting = self._sightings.get(sid)
+            known = Voice(sid, sighting.identity if sighting is not None else "")
+        fresh = {name: value for name, value in news.items() if getattr(known, name) is None}
+        voice = self._voices[sid] = replace(known, **fresh)
+        return voice
+
+    def _voice_facts(self) -> dict[str, Any]:
+        """How the first sound of the agent came, and what had come before it."""
+        voice = next((item for item in self._voices.values() if item.onset is not None), None)
+        if voice is None or voice.onset is None:
+            return {}
+        onset = voice.onset
+        facts: dict[str, Any] = {
+            "audible_dbfs": round(onset.level_dbfs, 1),
+            "threshold_dbfs": onset.threshold_dbfs,
+            "frames_before": onset.frames_before,
+            "ms_before": round(onset.ms_before, 1),
+        }
+        if voice.packet_ns is not None:
+            facts["packet_ms"] = round(voice.packet_ns / NS_PER_MS, 1)
+        if lead_ns(voice):
+            facts["speech_ms_before_us"] = round(lead_ns(voice) / NS_PER_MS, 1)
+        if voice.packet_ns is not None and voice.track_ns is not None and voice.track_ns > voice.packet_ns:
+            # The server sent audio before its answer told us on which section.
+            facts["sent_before_answer_ms"] = round((voice.track_ns - voice.packet_ns) / NS_PER_MS, 1)
+        return facts
 
     def _heard(self) -> None:
         """Something of the welcome came: is it complete?"""
         if self.decided_ns is not None or not self.transaction.allows(Event.HEARD):
             return
         self._take(Event.HEARD)
-        needed = [WELCOME_MARK[item] for item in self._settings.welcome]
-        if Mark.WELCOMED not in self._marks and all(mark in self._marks for mark in needed):
+        if Mark.WELCOMED not in self._marks and all(mark in self._marks for mark in self._needed):
             self._take(Event.WELCOMED)
-            self._mark(Mark.WELCOMED, max(self._marks[mark] for mark in needed) + self.intended_ns)
+            self._mark(Mark.WELCOMED, max(self._marks[mark] for mark in self._needed) + self.intended_ns)
             if self._settings.watch_s > 0:
                 self._timers.append(self._loop.call_later(self._settings.watch_s, self._decide))
             else:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from lk_users.errors import Refused
+from lk_users.masking import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,6 +33,8 @@ ICES: Final = ("auto", "host", "relay")
 WELCOME_ITEMS: Final = ("state", "track", "audio", "text")
 PLACEHOLDERS: Final = ("session_id", "engine", "burst", "region")
 RESTART_POLICIES: Final = ("", "on-failure", "never")
+TEMPLATE_OPTIONS: Final = ("metadata", "attributes", "room-metadata")
+NOT_SHOWN: Final = "(given, not shown)"
 URL_FORMS: Final = "must be ws://, wss://, http:// or https:// and a host, for example wss://lk.example.com"
 CLOUD_SUFFIX: Final = ".livekit.cloud"
 # LiveKit Cloud's limit on API requests is 1,000 a minute a project; the rest is left to everybody else.
@@ -69,10 +72,12 @@ RUN_OPTIONS: Final = (
     Option("ice", "auto", "How media gets there: host, relay (TURN), or auto: TURN where host fails."),
     Option("batch-size", "0", "Sessions a batch inside a burst; 0: all at T0."),
     Option("batch-delay", "1.0", "Seconds between batches."),
+    Option("region-users", "", "Users of each region, for example us-east=300,eu=200; default: even."),
     Option("bursts", "1", "How many bursts a run has."),
     Option("burst-interval", "0", "Seconds between the end of a burst and the next."),
     Option("session-timeout", "120", "Seconds from the intended start to the latest verdict on a session."),
     Option("welcome", "audio", "All of these make the welcome: state,track,audio,text."),
+    Option("expect-text", "", "Regular expression that the welcome's text must match; makes text required."),
     Option("welcome-timeout", "10", "Seconds after the agent joined; a later welcome is late."),
     Option("watch", "0", "Seconds to go on observing after the welcome."),
     Option("metadata", "", "JSON for the job; {session_id} etc. in strings; @file.jsonl cycles by ordinal."),
@@ -82,6 +87,7 @@ RUN_OPTIONS: Final = (
     Option("restart-policy", "", "on-failure or never, as in the dispatch API."),
     Option("api-budget", "", "API requests a minute. Default: 900 on LiveKit Cloud, else no limit."),
     Option("slo", "count(lost) == 0; count(duplicate) == 0", "What makes the run a pass; ';' separates."),
+    Option("project-id", "", "Project of LiveKit Cloud (p_…); its support asks for it first. For reports."),
     Option("park-timeout", "120", "Seconds from all users spawned to all users ready."),
     Option("trailer-timeout", "30", "Seconds to wait for the workers' last word."),
     Option("max-start-error", "50", "Milliseconds, p99; beyond it the run is void."),
@@ -113,6 +119,7 @@ class Settings:
     """One run, as every process of it sees it."""
 
     users: int
+    """Of a burst; 0 in a worker, which does not know."""
     agent_name: str = ""
     dispatch: str = "api"
     order: str = "dispatch-first"
@@ -122,10 +129,13 @@ class Settings:
     ice: str = "auto"
     batch_size: int = 0
     batch_delay_s: float = 1.0
+    region_users: Mapping[str, int] = field(default_factory=dict)
     bursts: int = 1
     burst_interval_s: float = 0.0
     session_timeout_s: float = 120.0
     welcome: frozenset[str] = frozenset({"audio"})
+    expect_text: str = ""
+    """Regular expression that a text of the agent has to match; empty: any will do."""
     welcome_timeout_s: float = 10.0
     watch_s: float = 0.0
     metadata: Template = Template()
@@ -135,30 +145,33 @@ class Settings:
     restart_policy: str = ""
     api_budget_per_minute: int = 0
     slo: str = "count(lost) == 0; count(duplicate) == 0"
+    project_id: str = ""
     park_timeout_s: float = 120.0
     trailer_timeout_s: float = 30.0
     max_start_error_ms: float = 50.0
     max_stall_ms: float = 1000.0
     max_clock_uncertainty_ms: float = 250.0
     options: Mapping[str, str] = field(default_factory=dict)
-    """The options as they were given, for the report."""
+    """The options as they were given, for the report; of a template only that there was one."""
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any], users: int, *, cloud: bool = False) -> Settings:
-        """From Locust's parsed options (by ``dest``). Raises Refused with every fault."""
+    def from_options(cls, options: Mapping[str, Any], users: int | None, *, cloud: bool = False) -> Settings:
+        """From Locust's parsed options (by ``dest``). ``users``: None in a worker, which does not know how
+        large the burst is. Raises Refused with every fault."""
         faults: list[str] = []
         read = _Reader(options, faults)
-        if users <= 0:
+        if users is not None and users <= 0:
             faults.append(f"--users {users}: a burst needs at least one user, for example -u 50")
         agent_name = read.text("agent-name")
         dispatch = read.choice("dispatch", ("", *DISPATCHES)) or ("api" if agent_name else "none")
         order = read.choice("order", ("", *ORDERS))
         faults += _dispatch_faults(agent_name, dispatch, order)
+        expect_text = read.pattern("expect-text")
         batch_size = read.whole("batch-size", least=0)
-        if batch_size > max(users, 0):
+        if users is not None and batch_size > max(users, 0):
             faults.append(f"--batch-size {batch_size}: larger than the burst of {users} (--users)")
         settings = cls(
-            users=users,
+            users=users or 0,
             agent_name=agent_name,
             dispatch=dispatch,
             order=order or ("dispatch-first" if dispatch in ("api", "room") else "join-first"),
@@ -168,10 +181,12 @@ class Settings:
             ice=read.choice("ice", ICES),
             batch_size=batch_size,
             batch_delay_s=read.number("batch-delay"),
+            region_users=read.shares("region-users", users),
             bursts=read.whole("bursts", least=1),
             burst_interval_s=read.number("burst-interval"),
             session_timeout_s=read.number("session-timeout", least=0.1),
-            welcome=read.items("welcome", WELCOME_ITEMS),
+            welcome=read.items("welcome", WELCOME_ITEMS) | ({"text"} if expect_text else set()),
+            expect_text=expect_text,
             welcome_timeout_s=read.number("welcome-timeout"),
             watch_s=read.number("watch"),
             metadata=read.template("metadata"),
@@ -181,13 +196,16 @@ class Settings:
             restart_policy=read.choice("restart-policy", RESTART_POLICIES),
             api_budget_per_minute=read.budget("api-budget", CLOUD_API_BUDGET_PER_MINUTE if cloud else 0),
             slo=read.text("slo"),
+            project_id=read.project("project-id"),
             park_timeout_s=read.number("park-timeout", least=0.1),
             trailer_timeout_s=read.number("trailer-timeout", least=0.1),
             max_start_error_ms=read.number("max-start-error"),
             max_stall_ms=read.number("max-stall"),
             max_clock_uncertainty_ms=read.number("max-clock-uncertainty"),
-            options={option.name: read.text(option.name) for option in RUN_OPTIONS},
+            options={option.name: read.shown(option.name) for option in RUN_OPTIONS},
         )
+        if settings.region_users and settings.release == "free":
+            faults.append("--region-users: for bursts only; with --release free Locust places users")
         if faults:
             raise Refused(faults)
         return settings
@@ -299,6 +317,11 @@ class _Reader:
         value = self._options.get(option.dest)
         return option.default if value is None else str(value).strip()
 
+    def shown(self, name: str) -> str:
+        """As a report may have it: what users tell their agents is nobody else's business."""
+        value = self.text(name)
+        return NOT_SHOWN if value and name in TEMPLATE_OPTIONS else masked(value)
+
     def choice(self, name: str, allowed: tuple[str, ...]) -> str:
         value = self.text(name)
         if value not in allowed:
@@ -324,6 +347,43 @@ class _Reader:
         if not given:
             self._faults.append(f"--{name}: empty; use any of {', '.join(allowed)}")
         return frozenset(given)
+
+    def pattern(self, name: str) -> str:
+        """A regular expression of Python's ``re``."""
+        value = self.text(name)
+        try:
+            re.compile(value)
+        except (re.error, OverflowError, RecursionError) as exc:
+            self._faults.append(
+                f"--{name} {value}: not a regular expression ({exc}); for example 'welcome|how can I help', "
+                "with a backslash before a character that is meant as it is"
+            )
+            return ""
+        return value
+
+    def shares(self, name: str, total: int | None) -> dict[str, int]:
+        """``name=count,…`` that add up to ``total`` where it is known; empty where nothing was given."""
+        value, found = self.text(name), {}
+        for part in filter(None, (part.strip() for part in value.split(","))):
+            key, _, count = (piece.strip() for piece in part.partition("="))
+            if not key or key in found or not re.fullmatch(r"[1-9]\d{0,6}", count):
+                self._faults.append(f"--{name} {part}: use REGION=USERS, each region once, as us-east=300")
+                return {}
+            found[key] = int(count)
+        if found and total is not None and sum(found.values()) != total:
+            self._faults.append(
+                f"--{name} {value}: that is {sum(found.values())} users, and the burst has {total} (--users)"
+            )
+        return found
+
+    def project(self, name: str) -> str:
+        value = self.text(name)
+        if value and not re.fullmatch(r"p_[A-Za-z0-9]+", value):
+            self._faults.append(
+                f"--{name} {value}: must be p_ and letters or digits, as in the address of the project's "
+                "dashboard, for example p_4gzq81mx2tk"
+            )
+        return value
 
     def template(self, name: str, *, strings_only: bool = False) -> Template:
         value = self.text(name)
@@ -429,5 +489,8 @@ def _folder_fault(folder: Path) -> str:
 
 
 def _shown(url: str) -> str:
-    """The URL as it may be shown: without user info and query."""
-    return re.sub(r"//[^/@]*@", "//", url.split("?", 1)[0])
+    """A URL that cannot be read, as it may be shown: without what may be user info or query."""
+    head = re.split(r"[?#]", url, maxsplit=1)[0]
+    if "@" in url[len(head) :]:
+        return "…"  # where its password ends is anybody's guess
+    return re.sub(r"^(.*//)?.*@", r"\1", head)

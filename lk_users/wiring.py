@@ -22,13 +22,15 @@ from locust import events
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from lk_users import preflight
-from lk_users.barrier import TO_MASTER, TO_WORKER, Kind
+from lk_users.barrier import TO_MASTER, TO_WORKER, Kind, refusal
 from lk_users.errors import Refused
 from lk_users.master import RunMaster
 from lk_users.outcome import ExitCode
+from lk_users.placement import Placement, Places
 from lk_users.runtime import Runtime
 from lk_users.settings import PROCESS_OPTIONS, RUN_OPTIONS, Option
 from lk_users.sinks.locust_stats import LocustStats
+from lk_users.version import VERSION
 from lk_users.worker import WorkerSide
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOCAL_WORKER = "local"
+HELLO_PATIENCE_S = 5.0
+HELLO_POLL_S = 0.05
 # Beyond the trailers' own deadline: the reads of a large burst are spread out.
 END_PATIENCE_S = 120.0
 
@@ -48,6 +52,7 @@ def register() -> None:
     """Register the options and the start of everything else, once a process."""
     events.init_command_line_parser.add_listener(_add_options)
     events.init.add_listener(_on_init)
+    logging.getLogger("locust.runners").addFilter(_worth_saying)
     # For a start that fails before ``init``, as where another run has the master's port: the workers that
     # it forked would go on, and join that run.
     atexit.register(_end_forked_workers)
@@ -121,8 +126,11 @@ def _end_forked_workers() -> None:
         child.terminate()
 
 
-def _not_about_spawn_rates(record: logging.LogRecord) -> bool:
-    return "spawn rate is very high" not in record.getMessage()
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """Locust warns of high spawn rates: that is about users who start as they are spawned, and ours park.
+    It does not know a message of ours that comes before we have told it: such are asked for again."""
+    text = record.getMessage()
+    return "spawn rate is very high" not in text and "Unknown message type received" not in text
 
 
 def _is_worker(runner: Any) -> bool:
@@ -149,6 +157,9 @@ class Wiring:
         self._works = isinstance(runner, (LocalRunner, WorkerRunner))
         options = vars(environment.parsed_options)
         self._process, self._target = self._checked(options)
+        self._regions: dict[str, str] = {}
+        self._places = Places()
+        environment.dispatcher_class = functools.partial(Placement, places=self._places)
         self._listen()
         if web_ui is not None:
             web_ui.app.before_request(self._before_request)
@@ -156,8 +167,6 @@ class Wiring:
     # What Locust tells.
 
     def _listen(self) -> None:
-        # Its warning of high spawn rates is about users that start as they are spawned; ours are parked.
-        logging.getLogger("locust.runners").addFilter(_not_about_spawn_rates)
         for event, listener in (
             ("test_start", self._test_start),
             ("spawning_complete", self._spawning_complete),
@@ -171,6 +180,10 @@ class Wiring:
         else:
             for kind in TO_MASTER if self._leads else TO_WORKER:
                 self._runner.register_message(str(kind), self._received)
+        self._say_hello()
+        if isinstance(self._runner, MasterRunner):
+            # Before Locust counts them: one of another version is none that can be expected.
+            self._await_hellos()
 
     def _checked(self, options: Mapping[str, Any]) -> tuple[ProcessSettings, Target]:
         faults: list[str] = []
@@ -192,16 +205,27 @@ class Wiring:
         self._runtime.start()
         self._closing = False
         options = vars(self._environment.parsed_options)
-        users = int(self._runner.target_user_count) if self._leads else int(options.get("num_users") or 1)
+        users = int(self._runner.target_user_count) if self._leads else None
         try:
             settings = preflight.read_settings(options, users, self._target)
         except Refused as exc:
             self._refused(exc)
             return
         if self._leads:
+            self._await_hellos()
+            try:
+                self._places.begin(
+                    free=settings.release == "free",
+                    regions=self._regions,
+                    region_users=settings.region_users,
+                )
+            except Refused as exc:
+                self._refused(exc)
+                return
             self.run = RunMaster(
-                settings, self._process, self._target, self._send_to_worker, self._gone, self._run_over
-            )
+                settings, self._process, self._target, self._send_to_worker, self._gone, self._run_over,
+                self._regions,
+            )  # fmt: skip
         if self._works:
             name = LOCAL_WORKER if self._leads else str(self._runner.client_id)
             index = max(0, int(getattr(self._runner, "worker_index", 0)))
@@ -339,12 +363,55 @@ class Wiring:
             self._hand_over(*self._mail.get())
 
     def _hand_over(self, to_master: bool, worker: str, kind: str, data: Mapping[str, Any]) -> None:
-        if to_master and self.run is not None:
+        if kind == Kind.HELLO:
+            self._greet(worker, data)
+        elif kind == Kind.WHO:
+            self._say_hello()
+        elif kind == Kind.REFUSED:
+            refuse(Refused([str(data["why"])]))
+        elif to_master and self.run is not None:
             self.run.receive(worker, kind, data)
         elif not to_master and self.worker is not None:
             self.worker.receive(kind, data)
-            if self.worker.refusal:
-                refuse(Refused([self.worker.refusal]))
+
+    def _say_hello(self) -> None:
+        if self._works:
+            self._send_to_master(Kind.HELLO, {"version": VERSION, "region": self._process.region})
+
+    def _greet(self, worker: str, data: Mapping[str, Any]) -> None:
+        """A worker connected: is it one of ours, and where is it?"""
+        why = refusal(worker, data)
+        if why:
+            logger.warning("%s", why)
+            self._send_to_worker(Kind.REFUSED, {"why": why}, worker)
+            # Locust must not count on it: another one may come in its place.
+            self._runner.clients.pop(worker, None)
+            return
+        self._regions[worker] = str(data.get("region", ""))
+        if self.run is not None and worker not in self.run.workers:
+            logger.warning(
+                "worker %s (%s) joined in mid-run: it takes part from the next run on",
+                worker, self._regions[worker],
+            )  # fmt: skip
+
+    def _await_hellos(self) -> None:
+        """Locust counts a worker as soon as it is connected. Its first hello may have come before we were
+        ready to hear it, so they are asked."""
+        if not isinstance(self._runner, MasterRunner):
+            self._regions = {LOCAL_WORKER: self._process.region}
+            return
+        self._send_to_worker(Kind.WHO, {}, "")
+        for _ in range(round(HELLO_PATIENCE_S / HELLO_POLL_S)):
+            if self._here() <= self._regions.keys():
+                break
+            gevent.sleep(HELLO_POLL_S)
+        here = self._here()
+        self._regions = {name: region for name, region in self._regions.items() if name in here}
+
+    def _here(self) -> set[str]:
+        """The workers that Locust would give users to."""
+        clients = self._runner.clients
+        return {client.id for client in (*clients.ready, *clients.spawning, *clients.running)}
 
     def _gone(self) -> dict[str, str]:
         """Workers of this run that Locust lost, and how."""

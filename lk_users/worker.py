@@ -26,7 +26,6 @@ from lk_users.barrier import (
     Finish,
     Kind,
     Look,
-    Refuse,
     Release,
     WorkerBarrier,
 )
@@ -42,7 +41,7 @@ from lk_users.plan import Share
 from lk_users.record import Mark
 from lk_users.report.folder import append_reason
 from lk_users.sinks.jsonl import Journal
-from lk_users.version import VERSION
+from lk_users.sinks.wav import FailedSounds
 from lk_users.wire.api import Api, Keys
 from lk_users.wire.armed import Endpoint
 from lk_users.wire.microphone import Microphones
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
     from lk_users.session import Session
     from lk_users.settings import ProcessSettings, Settings, Target
     from lk_users.sinks.locust_stats import LocustStats
+    from lk_users.wire.recording import Recording
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,6 @@ class WorkerSide:
     ) -> None:
         self.worker = Worker(name, process.region)
         self.settings = settings
-        self.refusal = ""
         self._index = index
         self._process = process
         self._target = target
@@ -124,6 +123,7 @@ class WorkerSide:
         self._acks: dict[int, Event] = {}
         self._sequence = 0
         self._journal: Journal | None = None
+        self._sounds: FailedSounds | None = None
         self._burst: Burst | None = None
         self._free: FreeUsers | None = None
         self._free_ordinal = index
@@ -135,7 +135,6 @@ class WorkerSide:
         self._collected = Event()
         self._closing = False
         self._greenlets = [gevent.spawn(self._ping), gevent.spawn(self._progress)]
-        send(Kind.HELLO, {"version": VERSION, "region": process.region})
 
     # Users.
 
@@ -220,8 +219,8 @@ class WorkerSide:
     def decided(self, session: Session, record: Record) -> None:
         self._runtime.post(lambda: self._decided(record))
 
-    def recorded(self, record: Record) -> None:
-        self._runtime.post(lambda: self._recorded(record))
+    def recorded(self, record: Record, recording: Recording | None) -> None:
+        self._runtime.post(lambda: self._recorded(record, recording))
 
     def all_decided(self) -> None:
         self._runtime.post(self._all_are_decided)
@@ -241,8 +240,6 @@ class WorkerSide:
             self._collect()
         elif isinstance(command, Finish):
             self.close()
-        elif isinstance(command, Refuse):
-            self.refusal = command.why
 
     def _build(self, share: Share) -> None:
         self._counts = dict.fromkeys(self._counts, 0)
@@ -252,10 +249,10 @@ class WorkerSide:
         self._closing = False
         self._cancel_cause = ""
         self._burst = None
+        run_dir = self._process.run_dir / share.run_id
+        self._sounds = FailedSounds(run_dir)
         if self._journal is None:
-            self._journal = Journal(
-                self._process.run_dir / share.run_id, self.worker.name, self.worker.region
-            )
+            self._journal = Journal(run_dir, self.worker.name, self.worker.region)
         try:
             if self._ground is None and self.settings.engine != "idle":
                 room = f"lk-{share.run_id}-probe-{self.worker.name}"
@@ -409,8 +406,14 @@ class WorkerSide:
         self._counts["answered"] += not record.welcomed
         self._counts["failed"] += record.outcome is not Finding.OK
 
-    def _recorded(self, record: Record) -> None:
+    def _recorded(self, record: Record, recording: Recording | None) -> None:
         assert self._journal is not None
+        assert self._sounds is not None
+        kept = self._sounds.keep(record, recording)
+        if kept is not record:
+            # Decoding took up to 70 ms: let the heartbeat pass.
+            gevent.sleep(0)
+        record = kept
         self._journal.record(record)
         self._records.append(record)
         self._stats.recorded(record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from lk_users.evidence import ParticipantView
+from lk_users.evidence import Onset, ParticipantView
 
 if TYPE_CHECKING:
     from lk_users.clock import Clock
@@ -46,10 +46,13 @@ class IdleEngine:
     def evidence(self) -> dict[str, Any]:
         return {}
 
+    def recording(self) -> None:
+        return None
+
     def _welcome(self) -> None:
         if self._left:
             return
         self._listener.connected(_USER, "RM_idle", [_AGENT], "idle")
         self._listener.media_up()
         self._listener.subscribed(_AGENT.sid)
-        self._listener.audible(_AGENT.sid, self._clock.monotonic_ns(), 0.0)
+        self._listener.audible(_AGENT.sid, Onset(self._clock.monotonic_ns(), 0.0, 0.0, 0, 0.0))

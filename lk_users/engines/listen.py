@@ -15,8 +15,9 @@ from lk_users.wire.armed import ArmedRequest
 from lk_users.wire.audio import Ear
 from lk_users.wire.microphone import Microphone
 from lk_users.wire.peer import Peer
+from lk_users.wire.recording import Recording
 from lk_users.wire.signalling import Signal, SignalPath, disconnect_reason
-from lk_users.wire.text_stream import TextStreams
+from lk_users.wire.text_stream import TextPiece, TextStreams
 from lk_users.wire.turn import MediaWay, turns
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class ListenEngine:
         self._owners: dict[str, str] = {}
         self._mapped: set[str] = set()
         self._ears: dict[str, Ear | None] = {}
+        self._recording = Recording()
+        self._heard = False
         self._connected = False
         self._ended = False
         self._offer_id = 1
@@ -158,9 +161,12 @@ class ListenEngine:
             facts["rearmed"] = True
         ears = [ear for ear in self._ears.values() if ear is not None]
         if ears:
-            facts["loudest_dbfs"] = round(max(ear.loudest_dbfs for ear in ears), 1)
+            facts["loudest_dbfs"] = round(max(ear.gate.loudest_dbfs for ear in ears), 1)
             facts["packets"] = sum(ear.packets for ear in ears)
         return facts
+
+    def recording(self) -> Recording:
+        return self._recording
 
     def _answered(self, result: bytes | WireError) -> None:
         if self._ended:
@@ -250,6 +256,7 @@ class ListenEngine:
         fresh = [sid for sid in view.microphones if sid not in self._owners]
         for sid in fresh:
             self._owners[sid] = view.sid
+            self._peer.hear(sid)
             if sid in self._mapped:
                 self._listener.subscribed(view.sid)
         if fresh and self._around.path is SignalPath.V1:
@@ -336,25 +343,39 @@ class ListenEngine:
         if not self._ended:
             self._listener.media_failed(state)
 
-    def packet(self, track_sid: str, payload: bytes) -> None:
+    def packet(self, track_sid: str, payload: bytes, timestamp: int) -> None:
         owner = self._owners.get(track_sid)
-        if owner is None or self._ended:
+        if self._ended:
             return
+        if owner is None:
+            if self._heard:
+                # Background noise, or a microphone of which we will be told: until then it costs nothing.
+                self._peer.deafen(track_sid)
+            return
+        now_ns = self._around.clock.monotonic_ns()
         if track_sid not in self._ears:
-            self._ears[track_sid] = Ear(self._around.clock)
-            self._listener.packet(owner)
+            self._ears[track_sid] = Ear()
+            self._listener.packet(owner, self._peer.reached_ns(track_sid) or now_ns)
+        more = self._recording.add(track_sid, payload, timestamp, now_ns)
         ear = self._ears[track_sid]
-        if ear is not None and ear.hear(payload):
+        if ear is not None:
+            onset = ear.hear(payload, now_ns)
+            if onset is None:
+                return
             self._ears[track_sid] = None
-            self._listener.audible(owner, ear.first_loud_ns, ear.loudest_dbfs)
-            if not any(self._ears.values()):
-                self._peer.deafen()
+            more = self._listener.audible(owner, onset) and more
+        if not more:
+            # This track only: a second agent's must be heard as well.
+            self._heard = True
+            self._peer.deafen(track_sid)
 
     def data(self, message: bytes) -> None:
         if not self._ended:
             piece = self._streams.feed(message)
-            if piece is not None:
+            if isinstance(piece, TextPiece):
                 self._listener.text(piece)
+            elif piece is not None:
+                self._listener.data(piece)
 
 
 # From worst to best; the protocol's numbers are in another order.

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lk_users.errors import WireError
-    from lk_users.evidence import DispatchView, ParticipantView
+    from lk_users.evidence import DispatchView, Onset, ParticipantView
     from lk_users.outcome import Finding
-    from lk_users.wire.text_stream import TextPiece
+    from lk_users.wire.recording import Recording
+    from lk_users.wire.text_stream import DataPiece, TextPiece
 
 
 class EngineListener(Protocol):
@@ -46,14 +47,18 @@ class EngineListener(Protocol):
     def subscribed(self, participant_sid: str) -> None:
         """A microphone track of this participant reaches us."""
 
-    def packet(self, participant_sid: str) -> None:
-        """Its first RTP packet came."""
+    def packet(self, participant_sid: str, reached_ns: int) -> None:
+        """Its first RTP packet came: to our socket at ``reached_ns`` on the monotonic clock, which may be
+        before we could tell whose it is."""
 
-    def audible(self, participant_sid: str, at_ns: int, level_dbfs: float) -> None:
-        """Its first audible frame came, at ``at_ns`` on the monotonic clock."""
+    def audible(self, participant_sid: str, onset: Onset) -> bool:
+        """Its first audible frame came. Is more of its sound wanted, as evidence?"""
 
     def text(self, piece: TextPiece) -> None:
-        """A piece of a text stream came."""
+        """A piece of a text came."""
+
+    def data(self, piece: DataPiece) -> None:
+        """Other data came."""
 
     def dropped(self, finding: Finding, cause: str) -> None:
         """Out of the room without having left."""
@@ -79,3 +84,6 @@ class Engine(Protocol):
 
     def evidence(self) -> dict[str, Any]:
         """What only the engine knows and the record should keep."""
+
+    def recording(self) -> Recording | None:
+        """The sound of the agent that it kept; None if it keeps none."""

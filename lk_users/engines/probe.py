@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from lk_users.engines.listen import Surroundings
     from lk_users.errors import WireError
-    from lk_users.evidence import DispatchView, ParticipantView
+    from lk_users.evidence import DispatchView, Onset, ParticipantView
     from lk_users.outcome import Finding
     from lk_users.settings import Settings
-    from lk_users.wire.text_stream import TextPiece
+    from lk_users.wire.text_stream import DataPiece, TextPiece
 
 # A connection that works is up within a second; aioice gives up on one that does not after some 5 s more.
 PATIENCE_S = 5.0
@@ -78,11 +78,14 @@ class _Waiting:
 
     def subscribed(self, participant_sid: str) -> None: ...
 
-    def packet(self, participant_sid: str) -> None: ...
+    def packet(self, participant_sid: str, reached_ns: int) -> None: ...
 
-    def audible(self, participant_sid: str, at_ns: int, level_dbfs: float) -> None: ...
+    def audible(self, participant_sid: str, onset: Onset) -> bool:
+        return False
 
     def text(self, piece: TextPiece) -> None: ...
+
+    def data(self, piece: DataPiece) -> None: ...
 
 
 async def find_way(around: Surroundings, settings: Settings, room: str) -> Found:

@@ -16,7 +16,7 @@ from lk_users.clock import NS_PER_MS
 from lk_users.errors import ConnectionCut, LkUsersError, WireError
 from lk_users.evidence import AGENT_NAME_ATTRIBUTES, AGENT_STATE_ATTRIBUTE
 from lk_users.local.faults import Fault
-from lk_users.local.speech import SpokenTrack
+from lk_users.local.speech import FRAME_S, SpokenTrack
 from lk_users.wire.api import TOKEN_TTL
 from lk_users.wire.peer import Peer
 from lk_users.wire.signalling import FIRST_OFFER_ID, Signal, SignalPath
@@ -78,9 +78,14 @@ class Ending(enum.Enum):
 
 
 class Participant:
-    """One agent in one room. ``over`` is told once why it has to go: an ending, or what went wrong."""
+    """One agent in one room. ``over`` is told once why it has to go: an ending, or what went wrong.
 
-    def __init__(self, place: Place, over: Callable[[Ending | LkUsersError], None]) -> None:
+    ``publish``: with its microphone's track from the start.
+    """
+
+    def __init__(
+        self, place: Place, over: Callable[[Ending | LkUsersError], None], *, publish: bool = True
+    ) -> None:
         self.active = asyncio.Event()
         """The server calls us ACTIVE."""
         self.media = asyncio.Event()
@@ -90,7 +95,9 @@ class Participant:
         self._place = place
         self._over: Callable[[Ending | LkUsersError], None] | None = over
         self._track = SpokenTrack()
-        self._peer = Peer(self, place.addresses, place.certificate, place.clock, publish=self._track)
+        self._published = publish
+        own = self._track if publish else None
+        self._peer = Peer(self, place.addresses, place.certificate, place.clock, publish=own)
         self._signal = Signal(place.endpoint, place.clock, self)
         self._sid = self._track_sid = ""
         self._subscribed = False
@@ -103,9 +110,9 @@ class Participant:
     # --- what it does ---
 
     async def join(self, token: str) -> None:
-        """Ask for it, with track and offer in the request. Raises ConnectionCut."""
+        """Ask for it, with offer and track, if there is one, in the request. Raises ConnectionCut."""
         offer_sdp = await self._peer.offer()
-        track = _microphone(self._track)
+        track = _microphone(self._track) if self._published else None
         # It hears nothing, so it has no use for the user's tracks.
         self._signal.load_join(
             self._place.prefix, SignalPath.V1, token, offer_sdp=offer_sdp, track=track, subscribe=False
@@ -119,25 +126,36 @@ class Participant:
         track = SpokenTrack()
         request = _microphone(track)
         request.name, request.source = "background_audio", models.TrackSource.UNKNOWN
+        await self._publish(track, request)
+        return track
+
+    async def _publish(self, track: SpokenTrack, request: messages.AddTrackRequest) -> None:
         self._signal.add_track(request)
         offer_sdp = await self._peer.offer_also(track)
         self._offers += 1
         self._signal.offer(offer_sdp, self._offers)
-        return track
 
     def set_state(self, state: str) -> None:
         """As AgentSession shows its state."""
         self._requests += 1
         self._signal.set_attributes({AGENT_STATE_ATTRIBUTE: state}, self._requests)
 
-    async def say(self, packets: Sequence[bytes], transcript: str) -> None:
-        """Speak, then listen again. ``transcript``: empty for none."""
+    async def say(self, packets: Sequence[bytes], transcript: str, *, unheard_s: float = 0.0) -> None:
+        """Speak, then listen again. ``transcript``: empty for none; ``unheard_s``: so much is said before
+        there is a track to say it on."""
         self.set_state("speaking")
         async with asyncio.TaskGroup() as both:
-            both.create_task(self._track.say(packets))
+            both.create_task(self._voice(packets, unheard_s))
             if transcript:
                 both.create_task(self._send_transcript(transcript))
         self.set_state("listening")
+
+    async def _voice(self, packets: Sequence[bytes], unheard_s: float) -> None:
+        if not self._published:
+            await asyncio.sleep(unheard_s)
+            self._published = True
+            await self._publish(self._track, _microphone(self._track))
+        await self._track.say(packets[round(unheard_s / FRAME_S) :])
 
     async def _send_transcript(self, text: str) -> None:
         await asyncio.sleep(TRANSCRIPT_AFTER_S)
@@ -250,7 +268,7 @@ class Participant:
     def media_down(self, state: str) -> None:
         self._tell(ConnectionCut(f"peer connection {state}"))
 
-    def packet(self, track_sid: str, payload: bytes) -> None:
+    def packet(self, track_sid: str, payload: bytes, timestamp: int) -> None:
         """It listens to nobody."""
 
     def data(self, message: bytes) -> None:
@@ -311,7 +329,7 @@ class AgentSession:
         fault, delay_s = self._script.fault, self._script.delay_s
         if fault is Fault.SLOW_JOIN:
             await asyncio.sleep(delay_s)
-        agent = await self._join(self._job.token)
+        agent = await self._join(self._job.token, publish=fault is not Fault.EAGER)
         if fault is Fault.FREEZE:
             return
         if fault in (Fault.DIE_AFTER_JOIN, Fault.END):
@@ -329,9 +347,9 @@ class AgentSession:
             self._start(self._make_noise(agent))
         await self._welcome(agent)
 
-    async def _join(self, token: str) -> Participant:
+    async def _join(self, token: str, *, publish: bool = True) -> Participant:
         """In the room, ACTIVE where that is waited for, and listening."""
-        participant = Participant(self._place, self._finish)
+        participant = Participant(self._place, self._finish, publish=publish)
         self._participants.append(participant)
         await participant.join(token)
         await participant.active.wait()
@@ -340,7 +358,10 @@ class AgentSession:
 
     async def _welcome(self, agent: Participant) -> None:
         fault, sounds = self._script.fault, self._place.sounds
-        await (agent.media if fault is Fault.EAGER else agent.listened).wait()
+        if fault is Fault.EAGER:
+            await agent.say(sounds.tone, WELCOME, unheard_s=self._script.delay_s)
+            return
+        await agent.listened.wait()
         if fault is Fault.SLOW_WELCOME:
             await asyncio.sleep(self._script.delay_s)
         if fault in (Fault.SILENT, Fault.BACKGROUND):

@@ -28,7 +28,7 @@ class Fault(enum.StrEnum):
     IGNORE = "ignore"
     """Never answers the offer."""
     EAGER = "eager"
-    """Speaks as soon as its own connection is up, listener or not."""
+    """Speaks as soon as it is active, listener or not; its track comes ``delay_ms`` into the speech."""
     BACKGROUND = "background"
     """Audible ambience on a second track; its microphone stays silent and it sends no transcript."""
     DIE_AFTER_JOIN = "die_after_join"
@@ -47,7 +47,10 @@ class Fault(enum.StrEnum):
 
 
 # Longer than most ask for, shorter than a default session; a slow welcome beyond the default timeout.
-DEFAULT_DELAY_MS: Final = {Fault.SLOW_JOIN: 3_000, Fault.SLOW_WELCOME: 12_000, Fault.CUT: 5_000}
+# An eager agent loses what a network loses while it connects its listener; on loopback that would be nothing.
+DEFAULT_DELAY_MS: Final = {
+    Fault.SLOW_JOIN: 3_000, Fault.SLOW_WELCOME: 12_000, Fault.EAGER: 800, Fault.CUT: 5_000,
+}  # fmt: skip
 DEFAULT_BACK_MS: Final = 2_000
 MAX_DELAY_MS: Final = 3_600_000
 

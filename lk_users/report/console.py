@@ -6,9 +6,10 @@ import textwrap
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from lk_users.classify import WELCOME_MARK
 from lk_users.record import Mark
 from lk_users.report import words
+from lk_users.settings import WELCOME_ITEMS
+from lk_users.welcome import mark_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ MARKS: Final[Mapping[str, str]] = MappingProxyType(
         Mark.AGENT_JOINED: "agent in the room",
         Mark.FIRST_AUDIO: "agent heard",
         Mark.FIRST_TEXT: "agent read",
+        Mark.TEXT_MATCHED: "expected text read",
         Mark.WELCOMED: "welcomed",
     }
 )
@@ -49,7 +51,7 @@ def text(summary: Summary) -> str:
         "",
         "Where the time went",
         *_points(words.time_lines(summary), 5),
-        *_mark_lines(summary["marks"], str(summary["settings"].get("welcome", ""))),
+        *_mark_lines(summary["marks"], summary["settings"]),
         "",
         "How far to trust it",
         *_points([*words.trust_lines(summary), *words.user_lines(summary)], 5),
@@ -96,14 +98,17 @@ def _about(summary: Summary) -> str:
     )
 
 
-def _mark_lines(marks: Mapping[str, Any], welcome: str) -> list[str]:
+def _mark_lines(marks: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
     """When each thing happened, from the planned start. What happened to nobody is left out, and so is a
     part of the welcome that ``--welcome`` does not list: its sessions left without waiting for it."""
-    parts = {WELCOME_MARK[item] for item in welcome.split(",") if item in WELCOME_MARK}
+    listed = [item.strip() for item in str(settings.get("welcome", "")).split(",")]
+    if settings.get("expect-text"):
+        listed.append("text")
+    optional = {mark_of(item, ""): item for item in WELCOME_ITEMS}
     seen = {
         name: title
         for name, title in MARKS.items()
-        if marks[name]["n"] and (name in parts or name not in WELCOME_MARK.values())
+        if marks[name]["n"] and (name not in optional or optional[Mark(name)] in listed)
     }
     if not seen:
         return []

@@ -6,8 +6,11 @@
     bursts.jsonl      one line a burst as it is announced: T0 and who takes part
     void.jsonl        what the master alone knows of why the run is void
     workers/*.jsonl   each worker's journal (lk_users.sinks.jsonl)
+    audio/*.wav       what failed sessions received (lk_users.sinks.wav), on the worker's machine
     records.jsonl     merged: one line for every intended session
-    summary.json, summary.md
+    summary.json, summary.md, junit.xml
+    support.md        what to paste into a ticket, and support.zip to attach: where something failed
+    audio/*.wav       what failed sessions heard
 
 A folder whose run was killed reads like any other: what a worker did not record is recorded as lost.
 """
@@ -26,7 +29,7 @@ from lk_users.health import Trailer
 from lk_users.outcome import Finding
 from lk_users.plan import Share, offset_ns, planned, unrecorded
 from lk_users.record import Record, build
-from lk_users.settings import Settings
+from lk_users.settings import TEMPLATE_OPTIONS, Settings
 from lk_users.sinks.jsonl import DECIDED, RECORD, SHARE, TRAILER, WORKERS_DIR
 
 if TYPE_CHECKING:
@@ -42,8 +45,10 @@ REASONS_FILE: Final = "void.jsonl"
 RECORDS_FILE: Final = "records.jsonl"
 SUMMARY_FILE: Final = "summary.json"
 MARKDOWN_FILE: Final = "summary.md"
-# May name files of another machine, and no report needs them.
-_TEMPLATE_OPTIONS: Final = ("metadata", "attributes", "room-metadata")
+JUNIT_FILE: Final = "junit.xml"
+SUPPORT_FILE: Final = "support.md"
+BUNDLE_FILE: Final = "support.zip"
+AUDIO_DIR: Final = "audio"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +82,7 @@ class RunInfo:
     def run_settings(self) -> Settings:
         """The settings of the run, without the templates. Raises Refused."""
         options = {
-            name.replace("-", "_"): "" if name in _TEMPLATE_OPTIONS else value
+            name.replace("-", "_"): "" if name in TEMPLATE_OPTIONS else value
             for name, value in self.settings.items()
         }
         return Settings.from_options(options, self.users, cloud=self.cloud)
@@ -200,13 +205,14 @@ def merge(run_dir: Path, info: RunInfo, settings: Settings) -> Merged:
     )
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """The file is whole or as it was before. Raises OSError."""
+    if isinstance(content, str):
+        content = encoded(content)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        # A lone surrogate out of a foreign error text is kept as its JSON escape.
-        with draft.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.write(text)
+        with draft.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
@@ -214,12 +220,17 @@ def write_atomically(path: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
 
 
+def encoded(text: str) -> bytes:
+    """UTF-8; a lone surrogate out of a foreign error text is kept as its JSON escape."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def _append(path: Path, data: Mapping[str, Any]) -> None:
     """One line by one write, so that it survives SIGKILL. Raises OSError."""
     line = json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:
-        os.write(fd, line.encode("utf-8", "backslashreplace"))
+        os.write(fd, encoded(line))
     finally:
         os.close(fd)
 

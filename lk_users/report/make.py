@@ -6,11 +6,16 @@ import json
 from typing import TYPE_CHECKING
 
 from lk_users import slo
-from lk_users.report import console, markdown
+from lk_users.outcome import Finding, Verdict
+from lk_users.report import console, junit, markdown, support
+from lk_users.report.bundle import bundle
 from lk_users.report.folder import (
+    BUNDLE_FILE,
+    JUNIT_FILE,
     MARKDOWN_FILE,
     RECORDS_FILE,
     SUMMARY_FILE,
+    SUPPORT_FILE,
     RunInfo,
     merge,
     read_reasons,
@@ -24,9 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from lk_users.record import Record
+
 
 def make_report(run_dir: Path) -> Judgement:
-    """Writes records.jsonl, summary.json and summary.md from what the run left behind.
+    """Writes records.jsonl, summary.json, summary.md and junit.xml from what the run left behind;
+    support.md and support.zip where a session or the run failed.
 
     Made again, each has the same bytes. Raises Refused where there is no run, RecordError where it cannot
     be read, OSError where it cannot be written.
@@ -48,13 +56,25 @@ def make_report(run_dir: Path) -> Judgement:
     write_atomically(run_dir / RECORDS_FILE, "".join(record.to_json() + "\n" for record in merged.records))
     write_atomically(run_dir / SUMMARY_FILE, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     write_atomically(run_dir / MARKDOWN_FILE, markdown.text(summary))
+    write_atomically(run_dir / JUNIT_FILE, junit.text(summary))
+    # Sessions of the engine "idle" send nothing: there is nothing to look into.
+    if settings.engine != "idle" and not _all_well(figures, judgement):
+        write_atomically(run_dir / SUPPORT_FILE, support.text(summary, figures))
+        write_atomically(run_dir / BUNDLE_FILE, bundle(run_dir, info.run_id, merged.records))
     return judgement
 
 
 def ending(run_dir: Path) -> str:
     """The console text of a report that was made, with where to read on. Raises OSError."""
     summary = json.loads((run_dir / SUMMARY_FILE).read_text(encoding="utf-8"))
-    return f"{console.text(summary)}\n\nAll of it: {run_dir / MARKDOWN_FILE}"
+    text = f"{console.text(summary)}\n\nAll of it: {run_dir / MARKDOWN_FILE}"
+    if summary["verdict"] != Verdict.VOID and (run_dir / BUNDLE_FILE).exists():
+        text += f"\nFor LiveKit's support: {run_dir / BUNDLE_FILE}, and {SUPPORT_FILE} there to paste"
+    return text
+
+
+def _all_well(figures: Sequence[Record], judgement: Judgement) -> bool:
+    return judgement.verdict is Verdict.PASS and all(one.outcome is Finding.OK for one in figures)
 
 
 def _conflict_reasons(conflicts: Sequence[str]) -> list[str]:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from lk_users.outcome import Finding, fault_of
 from lk_users.report import words
+from lk_users.report.tables import cell, marks, phases, points, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from lk_users.report.words import Summary
 
@@ -17,9 +18,9 @@ def text(summary: Summary) -> str:
     """The whole file, with its final newline."""
     parts = [
         f"# {words.headline(summary)}",
-        _points(summary["void_reasons"]),
+        points(summary["void_reasons"]),
         _about(summary),
-        _table(
+        table(
             ("SLO", "was", ""),
             (
                 (f"`{s['text']}`", words.slo_value(s), "met" if s["ok"] else "**missed**")
@@ -28,20 +29,21 @@ def text(summary: Summary) -> str:
         ),
         "## What became of the sessions",
         words.session_line(summary),
-        _points(words.failure_lines(summary)),
+        points(words.failure_lines(summary)),
         _outcomes(summary),
         _twice(summary),
         "## Where the time went",
-        _points(words.time_lines(summary)),
-        _phases(summary),
+        points(words.time_lines(summary)),
+        phases(summary["phases"]),
         "From the planned start. A session that never got there counts at its deadline, and under *never*.",
-        _marks(summary["marks"]),
+        marks(summary["marks"]),
         "## How far to trust it",
-        _points(_trust(summary)),
+        points(_trust(summary)),
         _workers(summary["workers"]),
         _bursts(summary["bursts"]),
         "## Slowest and failed sessions",
         _slowest(summary["slowest"]),
+        points(words.audio_lines(summary)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -61,9 +63,9 @@ def _about(summary: Summary) -> str:
         *((f"--{name}", value) for name, value in summary["settings"].items() if value),
         *summary["versions"].items(),
     ]
-    table = _table(("", ""), ((name, f"`{_cell(value)}`") for name, value in rows if value))
+    listed = table(("", ""), ((name, f"`{cell(value)}`") for name, value in rows if value))
     title = f"Run {summary['run_id']}, settings and versions"
-    return f"<details><summary>{title}</summary>\n\n{table}\n\n</details>"
+    return f"<details><summary>{title}</summary>\n\n{listed}\n\n</details>"
 
 
 def _outcomes(summary: Summary) -> str:
@@ -76,7 +78,7 @@ def _outcomes(summary: Summary) -> str:
         for name, count in summary["findings"].items()
         if count != summary["outcomes"].get(name, 0)
     }
-    text = _table(("outcome", "sessions", "whose doing"), rows)
+    text = table(("outcome", "sessions", "whose doing"), rows)
     if further:
         found = ", ".join(f"{name} {count}" for name, count in further.items())
         text += f"\n\nFound in sessions, whatever their outcome: {found}."
@@ -103,25 +105,7 @@ def _twice(summary: Summary) -> str:
     if not rows:
         return ""
     advice = [f"{line}\n\n" for line in words.twice_lines(summary)]
-    return f"### Agents that entered twice\n\n{''.join(advice)}{_table(head, rows)}"
-
-
-def _phases(summary: Summary) -> str:
-    rows = [
-        (name, words.PHASES[name][1], str(phase["n"]), *_times(phase), words.percent(phase["share"]))
-        for name, phase in summary["phases"].items()
-        if phase["n"]
-    ]
-    return _table(("phase", "", "sessions", "p50", "p90", "p99", "max", "share of the wait"), rows)
-
-
-def _marks(marks: Mapping[str, Any]) -> str:
-    rows = [
-        (name, str(mark["n"]), str(mark["censored"]), *_times(mark))
-        for name, mark in marks.items()
-        if mark["n"]
-    ]
-    return _table(("mark", "sessions", "never", "p50", "p90", "p99", "max"), rows)
+    return f"### Agents that entered twice\n\n{''.join(advice)}{table(head, rows)}"
 
 
 def _workers(workers: Sequence[Mapping[str, Any]]) -> str:
@@ -154,7 +138,7 @@ def _workers(workers: Sequence[Mapping[str, Any]]) -> str:
         "CPU",
         "memory",
     )
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _bursts(bursts: Sequence[Mapping[str, Any]]) -> str:
@@ -173,7 +157,7 @@ def _bursts(bursts: Sequence[Mapping[str, Any]]) -> str:
         )
         for burst in bursts
     ]
-    return _table(("burst", "T0 (UTC)", "sessions", "ok", "heard p50", "welcomed p50", "welcomed p99"), rows)
+    return table(("burst", "T0 (UTC)", "sessions", "ok", "heard p50", "welcomed p50", "welcomed p99"), rows)
 
 
 def _slowest(sessions: Sequence[Mapping[str, Any]]) -> str:
@@ -203,25 +187,4 @@ def _slowest(sessions: Sequence[Mapping[str, Any]]) -> str:
         "job",
         "agent worker",
     )
-    return _table((*head, "agent sid", "worker"), rows)
-
-
-def _times(values: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(words.duration(values[key]) for key in ("p50", "p90", "p99", "max"))
-
-
-def _points(sentences: Iterable[str]) -> str:
-    return "\n".join(f"- {' '.join(sentence.split())}" for sentence in sentences)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Empty where there are no rows."""
-    lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
-    if not lines:
-        return ""
-    return "\n".join(["| " + " | ".join(head) + " |", "|" + " --- |" * len(head), *lines])
-
-
-def _cell(text: str) -> str:
-    """Safe inside a table: foreign texts may hold what would end the cell."""
-    return " ".join(text.split()).replace("|", "\\|") or "-"
+    return table((*head, "agent sid", "worker"), rows)

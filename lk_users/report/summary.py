@@ -15,6 +15,7 @@ from lk_users.outcome import ORDER, OURS, Fault, Finding, fault_of
 from lk_users.record import Mark, Phase
 from lk_users.report.clocks import contradictions
 from lk_users.report.users import users
+from lk_users.sinks.wav import EVIDENCE as AUDIO
 from lk_users.slo import GROUPS, belongs
 from lk_users.stats import limit_ns, mark_samples_ns, percentile, phase_samples_ns, start_errors_ns
 from lk_users.verdict import counted
@@ -68,7 +69,7 @@ def summarize(info: RunInfo, settings: Settings, merged: Merged, judgement: Judg
         },
         "target": dict(info.target),
         "versions": dict(info.versions),
-        "wall": {"started": info.started, "ended": _iso(max(map(_ended_ns, records), default=0))},
+        "wall": {"started": info.started, "ended": iso(max(map(_ended_ns, records), default=0))},
         "sessions": {
             "intended": merged.intended,
             "recorded": len(records),
@@ -90,6 +91,7 @@ def summarize(info: RunInfo, settings: Settings, merged: Merged, judgement: Judg
         "workers": _workers(records, merged.trailers),
         "users": users(figures, settings.mic),
         "sinks": {},
+        "audio": [_audio(record) for record in records if AUDIO in record.evidence],
         "slowest": [_session(record) for record in _slowest(figures)],
     }
 
@@ -238,7 +240,7 @@ def _burst(number: int, announced: Sequence[BurstInfo], records: Sequence[Record
     t0_ns = next((b.t0_wall_ns for b in announced if b.burst == number and b.t0_wall_ns), 0)
     return {
         "burst": number,
-        "t0": _iso(t0_ns or min(starts_ns, default=0)),
+        "t0": iso(t0_ns or min(starts_ns, default=0)),
         "sessions": len(mine),
         "outcomes": _tally(record.outcome for record in mine),
         "start_error_ms": _spread(start_errors_ns(mine), (50, 99)),
@@ -316,6 +318,15 @@ def _session(record: Record) -> dict[str, Any]:
     }
 
 
+def _audio(record: Record) -> dict[str, str]:
+    return {
+        "session_id": record.session_id,
+        "outcome": record.outcome.value,
+        "worker": record.worker,
+        "file": str(record.evidence[AUDIO]),
+    }
+
+
 def _ended_ns(record: Record) -> int:
     """When its outcome stood, Unix time; 0: not known."""
     return record.intended_wall_ns + record.decided_ns if record.decided_ns else 0
@@ -325,7 +336,7 @@ def _ms(value_ns: int | None) -> float | None:
     return None if value_ns is None else round(value_ns / NS_PER_MS, 3)
 
 
-def _iso(wall_ns: int) -> str | None:
+def iso(wall_ns: int) -> str | None:
     """ISO 8601 in UTC, to the millisecond; None of 0, which is not known."""
     if not wall_ns:
         return None

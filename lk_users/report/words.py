@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.outcome import Fault, Finding, Verdict, fault_of
 from lk_users.record import Phase
+from lk_users.report.cases import cause_class
 from lk_users.report.summary import lag_overall
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ SLOWEST_WORTH_IT: Final = 3
 # The findings by which an agent's entrypoint ran more than once for a user.
 RAN_TWICE: Final = (Finding.JOB_RETRIED, Finding.DUPLICATE_AGENT)
 LATE_AGENT_MS: Final = 1000.0
+AUDIO_SHOWN: Final = 5
 # The two lower ones of LiveKit's four connection qualities.
 BAD_QUALITIES: Final = ("lost", "poor")
 
@@ -108,15 +111,27 @@ def plural(count: int, noun: str) -> str:
 
 
 def headline(summary: Summary) -> str:
-    """The verdict and what it means, in one line."""
+    """The verdict and what it means, in one line. A pass says what its SLOs let through."""
     verdict, slos = summary["verdict"], summary["slo"]
     missed = sum(not slo["ok"] for slo in slos)
     meaning = {
-        Verdict.PASS: "every SLO was met",
+        Verdict.PASS: f"every SLO was met{_let_through(summary)}",
         Verdict.SLO_FAILED: f"{missed} of {plural(len(slos), 'SLO')} missed",
         Verdict.VOID: "this run says nothing reliable about the target",
     }[Verdict(verdict)]
     return f"{verdict}: {meaning} (exit code {summary['exit_code']})"
+
+
+def _let_through(summary: Summary) -> str:
+    """Welcomes that came, but not as they should: the default SLOs ask only whether they came."""
+    found = summary["findings"]
+    flaws = (
+        (Finding.WELCOME_LATE, "came later than --welcome-timeout"),
+        (Finding.WELCOME_CLIPPED, "could not be heard from the beginning"),
+        (Finding.WELCOME_TWICE, "came twice"),
+    )
+    told = [f"{plural(found[name], 'welcome')} {what}" for name, what in flaws if found.get(name)]
+    return f", BUT {', '.join(told)}" if told else ""
 
 
 def slo_value(slo: Mapping[str, Any]) -> str:
@@ -139,12 +154,16 @@ def session_line(summary: Summary) -> str:
 
 
 def failure_lines(summary: Summary) -> list[str]:
-    """One line for each outcome that is not ok: how many, whose doing, what it means, the causes."""
+    """One line for each outcome that is not ok: how many, whose doing, what it means, the kinds of cause."""
     lines = []
     for name, causes in summary["causes"].items():
         outcome = Finding(name)
-        shown = [f"{cause} ({count})" for cause, count in list(causes.items())[:CAUSES_SHOWN]]
-        rest = len(causes) - len(shown)
+        kinds: Counter[str] = Counter()
+        for cause, count in causes.items():
+            kinds[cause_class(cause)] += count
+        ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+        shown = [f"{cause} ({count})" for cause, count in ranked[:CAUSES_SHOWN]]
+        rest = len(kinds) - len(shown)
         if rest:
             shown.append(f"and {plural(rest, 'other cause')}")
         count = summary["outcomes"][name]
@@ -234,6 +253,20 @@ def trust_lines(summary: Summary) -> list[str]:
     """How far to trust it."""
     lines = (burst_line(summary), health_line(summary), clock_line(summary))
     return [line for line in lines if line]
+
+
+def audio_lines(summary: Summary) -> list[str]:
+    """Where the sound of failed sessions is kept."""
+    files = summary["audio"]
+    if not files:
+        return []
+    sessions = plural(len(files), "failed session")
+    shown = [f"`{item['file']}` ({item['outcome']}, worker {item['worker']})" for item in files[:AUDIO_SHOWN]]
+    rest = [f"and {len(files) - AUDIO_SHOWN} more"] if len(files) > AUDIO_SHOWN else []
+    return [
+        f"What {sessions} received is kept as sound (of a welcome that was heard, its first frames), in "
+        f"the run folder on the worker's machine: {', '.join([*shown, *rest])}."
+    ]
 
 
 def user_lines(summary: Summary) -> list[str]:

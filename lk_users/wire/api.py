@@ -21,6 +21,7 @@ from livekit.protocol import room as room_messages
 from lk_users.clock import NS_PER_S
 from lk_users.errors import ConnectionCut, HttpError
 from lk_users.evidence import DispatchView, JobView, ParticipantView
+from lk_users.masking import masked
 from lk_users.wire.armed import connection_cause
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ def _job_view(job: agent_messages.Job) -> JobView:
         started_at_ns=_ns(job.state.started_at),
         ended_at_ns=_ns(job.state.ended_at),
         participant_identity=job.state.participant_identity,
-        error=job.state.error,
+        error=masked(job.state.error),
     )
 
 

@@ -41,6 +41,8 @@ TLS_TIMEOUT_S = 10.0
 LINGER_S = 2.0
 # An answer's body beyond this is not one of ours; its connection is cut rather than its bytes kept.
 MAX_BODY_BYTES = 1 << 20
+# Enough of an error to hold a whole token, so that what stands behind it is kept.
+MAX_DETAIL_BYTES = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -316,7 +318,8 @@ class ArmedRequest(Armed):
     def _result(self) -> bytes | WireError:
         if self._status == 200:
             return bytes(self._body)
-        return HttpError(self._status, self._body[:200].decode("utf-8", "replace"), self._retry_after)
+        detail = self._body[:MAX_DETAIL_BYTES].decode("utf-8", "replace")
+        return HttpError(self._status, detail, self._retry_after)
 
     def _finish(self, result: bytes | WireError) -> None:
         answered, self._answered = self._answered, None
@@ -412,7 +415,7 @@ class ArmedSocket(Armed):
         assert self._rejected is not None
         return UpgradeRefused(
             self._rejected.status_code,
-            self._body[:200].decode("utf-8", "replace").strip(),
+            self._body[:MAX_DETAIL_BYTES].decode("utf-8", "replace").strip(),
             _retry_after(self._rejected.headers),
         )
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aiortc import MediaStreamTrack
+    from aiortc.rtp import RtpPacket
 
     from lk_users.clock import Clock
     from lk_users.wire.turn import Turn
@@ -32,8 +33,8 @@ class PeerListener(Protocol):
     def media_down(self, state: str) -> None:
         """The connection failed or closed: ``failed`` or ``closed``."""
 
-    def packet(self, track_sid: str, payload: bytes) -> None:
-        """One RTP payload of an audio track."""
+    def packet(self, track_sid: str, payload: bytes, timestamp: int) -> None:
+        """One RTP payload of an audio track. ``timestamp``: RTP's, in samples of 48 kHz, 32 bits."""
 
     def data(self, message: bytes) -> None:
         """One data channel message: a ``models.DataPacket``."""
@@ -126,9 +127,21 @@ class Peer:
     def send(self, message: bytes) -> None:
         self._reliable.send(message)
 
-    def deafen(self) -> None:
-        """All that was listened for has been heard: count the tracks' packets, but read them no more."""
-        self._pc.deafen()
+    def deafen(self, track_sid: str) -> None:
+        """What was listened for has been heard: count the track's packets, but read them no more."""
+        for receiver in self._receivers(track_sid):
+            self._pc.deafen(receiver)
+
+    def hear(self, track_sid: str) -> None:
+        """Read the track's packets again, if it was deafened."""
+        for receiver in self._receivers(track_sid):
+            self._pc.hear(receiver)
+            receiver.on_packet = self._packet
+
+    def reached_ns(self, track_sid: str) -> int:
+        """When the track's first packet came to our socket, on the monotonic clock; 0 if none did. The server
+        may send before its answer has told us which section carries the track: such packets are lost."""
+        return max(map(self._pc.reached_ns, self._receivers(track_sid)), default=0)
 
     def local_ports(self) -> list[int]:
         """The UDP ports of our own candidates."""
@@ -167,8 +180,12 @@ class Peer:
                 receiver.track_sid = self._tracks.get(transceiver.mid or "", "")
                 receiver.on_packet = self._packet
 
-    def _packet(self, receiver: PacketReceiver, payload: bytes) -> None:
-        self._listener.packet(receiver.track_sid, payload)
+    def _receivers(self, track_sid: str) -> list[PacketReceiver]:
+        found = (transceiver.receiver for transceiver in self._pc.getTransceivers())
+        return [item for item in found if isinstance(item, PacketReceiver) and item.track_sid == track_sid]
+
+    def _packet(self, receiver: PacketReceiver, packet: RtpPacket) -> None:
+        self._listener.packet(receiver.track_sid, packet.payload, packet.timestamp)
 
     def _state_changed(self) -> None:
         if self._ended:

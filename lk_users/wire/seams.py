@@ -112,7 +112,7 @@ class SharedCertificate(RTCCertificate):
 class PacketReceiver(RTCRtpReceiver):
     """A receiver that decodes nothing and hands on what came."""
 
-    on_packet: Callable[[PacketReceiver, bytes], None] | None = None
+    on_packet: Callable[[PacketReceiver, RtpPacket], None] | None = None
     track_sid: str = ""
     ssrcs: frozenset[int] = frozenset()
     """The streams that the server announced for this section; empty: it announced none, and any will do."""
@@ -152,7 +152,7 @@ class PacketReceiver(RTCRtpReceiver):
             streams[packet.ssrc] = StreamStatistics(codec.clockRate)
         streams[packet.ssrc].add(packet)
         if self.on_packet is not None and packet.payload and packet.ssrc in (self.ssrcs or (packet.ssrc,)):
-            self.on_packet(self, packet.payload)
+            self.on_packet(self, packet)
 
 
 @dataclass(frozen=True)
@@ -176,8 +176,7 @@ class BundledPeerConnection(RTCPeerConnection):
         super().__init__(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         self._RTCPeerConnection__certificates = [certificate]
         self._host_addresses = tuple(addresses)
-        self._clock = clock
-        self._deaf: dict[int, StreamStatistics] = {}
+        self._rtp = _Rtp(clock)
 
     def relay_through(self, turn: RTCIceServer) -> None:
         """Offer nothing but an address of this TURN server; before the first section."""
@@ -201,12 +200,20 @@ class BundledPeerConnection(RTCPeerConnection):
         media = remote.media if remote is not None else []
         return {item.rtp.muxId: frozenset(one.ssrc for one in item.ssrc) for item in media}
 
-    def deafen(self) -> None:
-        """Nobody listens to the tracks so far any more: their packets are only counted."""
-        for transceiver in self.getTransceivers():
-            if isinstance(transceiver.receiver, PacketReceiver):
-                transceiver.receiver.on_packet = None
-                self._deaf.update(transceiver.receiver.streams())
+    def deafen(self, receiver: PacketReceiver) -> None:
+        """Nobody listens to its track any more: the packets are only counted."""
+        receiver.on_packet = None
+        self._rtp.deaf.update(receiver.streams())
+
+    def hear(self, receiver: PacketReceiver) -> None:
+        """Listen to its track again; ``on_packet`` is the caller's to set."""
+        for ssrc in receiver.streams():
+            self._rtp.deaf.pop(ssrc, None)
+
+    def reached_ns(self, receiver: PacketReceiver) -> int:
+        """When its track's first packet came to our socket, be it before we knew which section it is of; on
+        the monotonic clock, 0 if none did."""
+        return min((self._rtp.reached_ns.get(ssrc, 0) for ssrc in receiver.streams()), default=0)
 
     def _RTCPeerConnection__createTransceiver(  # noqa: N802
         self, direction: str, kind: str, sender_track: Any = None
@@ -238,25 +245,25 @@ class BundledPeerConnection(RTCPeerConnection):
     def _prepare_transports(self) -> None:
         for connection in self.ice_connections():
             if not isinstance(getattr(connection, "lk_addresses", None), _Chosen):
-                connection.lk_addresses = _Chosen(  # type: ignore[attr-defined]
-                    connection, self._host_addresses, self._deaf, self._clock
-                )
+                connection.lk_addresses = _Chosen(connection, self._host_addresses, self._rtp)  # type: ignore[attr-defined]
+
+
+class _Rtp:
+    """What one connection knows of incoming RTP by its headers, which are in the clear; by SSRC."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.deaf: dict[int, StreamStatistics] = {}
+        self.reached_ns: dict[int, int] = {}
 
 
 class _Chosen:
     """Replaces one ICE connection's gathering: our addresses, and sockets that outlive the connection."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        addresses: Sequence[str],
-        deaf: dict[int, StreamStatistics],
-        clock: Clock,
-    ) -> None:
+    def __init__(self, connection: Connection, addresses: Sequence[str], rtp: _Rtp) -> None:
         self._connection = connection
         self._addresses = list(addresses)
-        self._deaf = deaf
-        self._clock = clock
+        self._rtp = rtp
         self._asked = self._confirmed = b""
         self._asked_ns = 0
         self.rtt_ns: int | None = None
@@ -274,7 +281,7 @@ class _Chosen:
             connection._local_candidates += candidates
         connection._local_candidates_end = True
         for protocol in connection._protocols:
-            demux = _Demux(protocol, self._deaf, self.confirm)
+            demux = _Demux(protocol, self._rtp, self.confirm)
             if protocol.local_candidate.type == "host":
                 protocol.close = _Quarantine(protocol).close  # type: ignore[method-assign]
                 protocol.transport.set_protocol(demux)
@@ -309,7 +316,7 @@ class _Chosen:
                 username, priority, connection._tie_breaker, controlling=connection.ice_controlling
             )
             request = check(self._asked, attributes, password)
-            self._asked_ns = self._clock.monotonic_ns()
+            self._asked_ns = self._rtp.clock.monotonic_ns()
             pair.protocol.transport.sendto(request, pair.remote_addr)
 
     def confirm(self, data: bytes) -> bool:
@@ -319,7 +326,7 @@ class _Chosen:
             return False
         if self._confirmed != self._asked:
             self._confirmed = self._asked
-            rtt_ns = self._clock.monotonic_ns() - self._asked_ns
+            rtt_ns = self._rtp.clock.monotonic_ns() - self._asked_ns
             self.rtt_ns = rtt_ns if self.rtt_ns is None else min(self.rtt_ns, rtt_ns)
         return True
 
@@ -337,11 +344,9 @@ class _Header:
 class _Demux(asyncio.DatagramProtocol):
     """Sorts a socket's datagrams by their first byte: STUN to aioice, SRTP and DTLS to the connection."""
 
-    def __init__(
-        self, protocol: Any, deaf: dict[int, StreamStatistics], confirm: Callable[[bytes], bool]
-    ) -> None:
+    def __init__(self, protocol: Any, rtp: _Rtp, confirm: Callable[[bytes], bool]) -> None:
         self._protocol = protocol
-        self._deaf = deaf
+        self._rtp = rtp
         self._confirm = confirm
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
@@ -349,12 +354,16 @@ class _Demux(asyncio.DatagramProtocol):
             if not self._kept_alive(data, addr):
                 self._protocol.datagram_received(data, addr)
             return
-        if self._deaf and data[:1] >= FIRST_RTP and len(data) >= RTP_HEADER.size:
+        if data[:1] >= FIRST_RTP and len(data) >= RTP_HEADER.size:
             kind, sequence_number, timestamp, ssrc = RTP_HEADER.unpack_from(data)
-            stream = self._deaf.get(ssrc)
-            if stream is not None and not RTCP_KINDS[0] <= kind <= RTCP_KINDS[1]:
-                stream.add(_Header(sequence_number, timestamp))  # type: ignore[arg-type]
-                return
+            if not RTCP_KINDS[0] <= kind <= RTCP_KINDS[1]:
+                rtp = self._rtp
+                stream = rtp.deaf.get(ssrc)
+                if stream is not None:
+                    stream.add(_Header(sequence_number, timestamp))  # type: ignore[arg-type]
+                    return
+                if ssrc not in rtp.reached_ns:
+                    rtp.reached_ns[ssrc] = rtp.clock.monotonic_ns()
         protocol = self._protocol
         protocol.receiver.data_received(data, protocol.local_candidate.component)
 

@@ -1,4 +1,4 @@
-"""Text streams: what ``lk.transcription`` and ``lk.chat`` look like inside data packets."""
+"""What data packets carry: texts (``lk.transcription``, ``lk.chat``, their older forms), and other data."""
 
 from __future__ import annotations
 
@@ -8,57 +8,99 @@ from livekit.protocol import models
 
 TRANSCRIPTION = "lk.transcription"
 CHAT = "lk.chat"
+FINAL_ATTRIBUTE = "lk.transcription_final"
+SEGMENT_ATTRIBUTE = "lk.segment_id"
+# A text is kept to this length: regular expressions are run over it on the loop.
+TEXT_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class TextPiece:
-    """A piece of text that arrived. ``sender``: a participant's identity, empty if not said."""
+    """A text as far as it came, told anew with each piece. ``sender``: a participant's identity, empty if
+    not said."""
 
     topic: str
     sender: str
     text: str
+    """All of its stream so far, at most ``TEXT_BYTES``."""
     final: bool
+    segment: str = ""
+    """What it is the text of. The same words may come in a stream and in an older packet: those are two."""
+
+
+@dataclass(frozen=True)
+class DataPiece:
+    """Data that is no text for people. ``topic``: as its sender named it."""
+
+    topic: str
+    sender: str
+    size_bytes: int
 
 
 class TextStreams:
     """Puts the packets of one session's incoming streams together."""
 
     def __init__(self) -> None:
-        self._headers: dict[str, models.DataStream.Header] = {}
+        self._open: dict[str, tuple[models.DataStream.Header, bytes]] = {}
 
-    def feed(self, data: bytes) -> TextPiece | None:
-        """The text in one data channel message; None where it carries none."""
+    def feed(self, message: bytes) -> TextPiece | DataPiece | None:
+        """What one data channel message adds; None where that is nothing."""
         packet = models.DataPacket()
-        packet.ParseFromString(data)
+        packet.ParseFromString(message)
         kind = packet.WhichOneof("value")
         if kind == "stream_header":
-            header = packet.stream_header
-            self._headers[header.stream_id] = header
-            if header.inline_content:
-                return self._piece(header, packet, header.inline_content)
-        elif kind == "stream_chunk":
-            header_or_none = self._headers.get(packet.stream_chunk.stream_id)
-            if header_or_none is not None and packet.stream_chunk.content:
-                return self._piece(header_or_none, packet, packet.stream_chunk.content)
-        elif kind == "stream_trailer":
-            self._headers.pop(packet.stream_trailer.stream_id, None)
-        elif kind == "transcription" and packet.transcription.segments:
+            return self._header(packet.stream_header, packet.participant_identity)
+        if kind == "stream_chunk":
+            return self._chunk(packet.stream_chunk, packet.participant_identity)
+        if kind == "stream_trailer":
+            return self._trailer(packet.stream_trailer, packet.participant_identity)
+        if kind == "transcription" and packet.transcription.segments:
             segments = packet.transcription.segments
-            text = " ".join(segment.text for segment in segments)
-            sender = packet.transcription.transcribed_participant_identity
-            return TextPiece(TRANSCRIPTION, sender, text, segments[-1].final)
-        elif kind == "chat_message":
-            return TextPiece(CHAT, packet.participant_identity, packet.chat_message.message, True)
+            text = _text(" ".join(segment.text for segment in segments).encode())
+            sender, last = packet.transcription.transcribed_participant_identity, segments[-1]
+            return TextPiece(TRANSCRIPTION, sender, text, last.final, f"packet {last.id}")
+        if kind == "chat_message":
+            chat = packet.chat_message
+            text = _text(chat.message.encode())
+            return TextPiece(CHAT, packet.participant_identity, text, True, f"packet {chat.id}")
+        if kind == "user":
+            sender = packet.participant_identity or packet.user.participant_identity
+            return DataPiece(packet.user.topic, sender, len(packet.user.payload))
         return None
 
-    @staticmethod
-    def _piece(
-        header: models.DataStream.Header, packet: models.DataPacket, content: bytes
-    ) -> TextPiece | None:
+    def _header(self, header: models.DataStream.Header, sender: str) -> TextPiece | DataPiece | None:
         if header.WhichOneof("content_header") != "text_header":
+            return DataPiece(header.topic, sender, header.total_length)
+        self._open[header.stream_id] = (header, header.inline_content[:TEXT_BYTES])
+        return _piece(header, header.inline_content, sender) if header.inline_content else None
+
+    def _chunk(self, chunk: models.DataStream.Chunk, sender: str) -> TextPiece | None:
+        if chunk.stream_id not in self._open or not chunk.content:
             return None
-        final = header.attributes.get("lk.transcription_final", "") == "true"
-        return TextPiece(header.topic, packet.participant_identity, content.decode("utf-8", "replace"), final)
+        header, before = self._open[chunk.stream_id]
+        content = (before + chunk.content)[:TEXT_BYTES]
+        self._open[chunk.stream_id] = (header, content)
+        return _piece(header, content, sender)
+
+    def _trailer(self, trailer: models.DataStream.Trailer, sender: str) -> TextPiece | None:
+        """A stream of single words only says at its end that it was the final text."""
+        header, content = self._open.pop(trailer.stream_id, (None, b""))
+        if header is None or not content or trailer.attributes.get(FINAL_ATTRIBUTE) != "true":
+            return None
+        return _piece(header, content, sender, final=True)
+
+
+def _piece(
+    header: models.DataStream.Header, content: bytes, sender: str, *, final: bool = False
+) -> TextPiece:
+    final = final or header.attributes.get(FINAL_ATTRIBUTE, "") == "true"
+    segment = header.attributes.get(SEGMENT_ATTRIBUTE) or header.stream_id
+    return TextPiece(header.topic, sender, _text(content), final, f"stream {segment}")
+
+
+def _text(content: bytes) -> str:
+    """Readable whatever it is; a character that is cut in two shows as one that is broken."""
+    return content[:TEXT_BYTES].decode("utf-8", "replace")
 
 
 def text_packets(

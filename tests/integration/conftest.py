@@ -200,11 +200,12 @@ def start(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., Running]]:
         headless: bool = True,
         max_handles: int | None = None,
         prefix: Sequence[str] = (),
+        env_extra: Mapping[str, str] | None = None,
     ) -> Running:
         out = tmp_path / f"run{len(started)}"
         out.mkdir()
         fixed = ["--headless", "--only-summary"] if headless else []
-        environ = stack.env() if env is None else env
+        environ = {**(stack.env() if env is None else env), **(env_extra or {})}
         running = Running([*fixed, *options], environ, out / "runs", out, max_handles, prefix)
         started.append(running)
         return running

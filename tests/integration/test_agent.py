@@ -24,7 +24,8 @@ from lk_users.local.speech import FRAME_S, SPEECH_S
 from lk_users.wire import seams
 from lk_users.wire.api import AgentRequest, Api, Keys, user_token
 from lk_users.wire.armed import Endpoint
-from lk_users.wire.audio import AUDIBLE_DBFS, Ear
+from lk_users.wire.audio import Ear
+from lk_users.wire.loudness import AUDIBLE_DBFS
 from lk_users.wire.peer import Peer
 from lk_users.wire.signalling import Pinger, Signal, SignalPath
 from lk_users.wire.text_stream import TextStreams
@@ -133,7 +134,7 @@ class User:
 
     def audible(self, track_name: str = "welcome") -> bool:
         ear = self.ear(track_name)
-        return ear is not None and ear.first_loud_ns > 0
+        return ear is not None and ear.gate.loudest_dbfs > AUDIBLE_DBFS
 
     def states_of(self, sid: str) -> list[str]:
         return [state for owner, state, _ in self.states if owner == sid]
@@ -197,8 +198,8 @@ class User:
     def media_down(self, state: str) -> None:
         """Not needed."""
 
-    def packet(self, track_sid: str, payload: bytes) -> None:
-        self.ears.setdefault(track_sid, Ear(SystemClock())).hear(payload)
+    def packet(self, track_sid: str, payload: bytes, timestamp: int) -> None:
+        self.ears.setdefault(track_sid, Ear()).hear(payload, time.monotonic_ns())
 
     def data(self, message: bytes) -> None:
         piece = self._streams.feed(message)
@@ -260,7 +261,7 @@ def test_it_welcomes_its_user_and_leaves_with_it(server: Server, agent: subproce
     assert 0.9 * TONE_S < user.states[2][2] - user.states[1][2] < 3 * TONE_S
     ear = user.ear("welcome")
     assert ear is not None
-    assert ear.loudest_dbfs > AUDIBLE_DBFS + 20
+    assert ear.gate.loudest_dbfs > AUDIBLE_DBFS + 20
     # All of it: nothing was said before the user could hear.
     assert ear.packets >= round(TONE_S / FRAME_S) - 2
     assert user.texts == [("lk.transcription", WELCOME)]
@@ -330,7 +331,7 @@ def test_silent_says_that_it_speaks_and_is_silent(server: Server, agent: subproc
     ear = user.ear("welcome")
     assert ear is not None
     assert ear.packets * FRAME_S > 0.75 * TONE_S
-    assert ear.loudest_dbfs < AUDIBLE_DBFS - 20
+    assert ear.gate.loudest_dbfs < AUDIBLE_DBFS - 20
     assert user.texts == []
 
 
@@ -371,14 +372,14 @@ def test_background_is_audible_and_no_microphone(server: Server, agent: subproce
 
         def noise() -> bool:
             ear = user.ear("background_audio", models.TrackSource.UNKNOWN)
-            return ear is not None and ear.packets * FRAME_S > 1.0 and ear.loudest_dbfs > AUDIBLE_DBFS
+            return ear is not None and ear.packets * FRAME_S > 1.0 and ear.gate.loudest_dbfs > AUDIBLE_DBFS
 
         await until(noise, "background audio")
 
     user = with_user(server, wish("background"), look)
     microphone = user.ear("welcome")
     assert microphone is not None
-    assert microphone.loudest_dbfs < AUDIBLE_DBFS - 20
+    assert microphone.gate.loudest_dbfs < AUDIBLE_DBFS - 20
     assert user.texts == []
 
 

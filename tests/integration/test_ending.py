@@ -27,7 +27,8 @@ pytestmark = pytest.mark.real
 
 WAITING = ("--agent-name", "welcome", "--metadata", '{"lk": {"fault": "ignore"}}')
 SERVER_GONE = {"connection_lost", "connect_failed", "dispatch_failed"}
-REPORT_FILES = ("summary.json", "summary.md", "records.jsonl")
+REPORT_FILES = ("summary.json", "summary.md", "junit.xml", "records.jsonl")
+SUPPORT_FILES = ("support.md", "support.zip")
 
 
 def in_mid_burst(start: Start, *options: str, users: int = 5) -> Running:
@@ -60,13 +61,15 @@ def assert_stopped(done: Finished, users: int) -> None:
 
 def assert_made_again_from_disk(done: Finished) -> None:
     """``lk-users report`` makes the same bytes, and ends with the same code."""
-    live = {name: (done.run_dir / name).read_bytes() for name in REPORT_FILES}
+    names = REPORT_FILES if done.code == 0 else (*REPORT_FILES, *SUPPORT_FILES)
+    live = {name: (done.run_dir / name).read_bytes() for name in names}
     for name in live:
         (done.run_dir / name).unlink()
     command = [sys.executable, "-m", "lk_users.cli", "report", str(done.run_dir)]
     again = subprocess.run(command, capture_output=True, check=False)
     assert again.returncode == done.code
-    assert {name: (done.run_dir / name).read_bytes() for name in REPORT_FILES} == live
+    assert {name: (done.run_dir / name).read_bytes() for name in names} == live
+    assert [(done.run_dir / name).exists() for name in SUPPORT_FILES] == [done.code != 0] * 2
 
 
 def test_sigint_in_mid_burst_cancels_what_is_open(start: Start) -> None:

@@ -18,6 +18,7 @@ from lk_users.settings import Settings, Target
 from lk_users.wire import seams
 from lk_users.wire.api import Api, Keys
 from lk_users.wire.armed import Endpoint
+from lk_users.wire.microphone import Microphones
 from lk_users.wire.seams import SharedCertificate, host_addresses
 from lk_users.wire.signalling import Pinger, SignalPath
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from lk_users.local.stack import Stack
     from lk_users.record import Mark, Record
     from lk_users.session import Session
+    from lk_users.wire.recording import Recording
 
 pytestmark = pytest.mark.real
 USERS = 5
@@ -41,7 +43,7 @@ class Kept:
 
     def decided(self, session: Session, record: Record) -> None: ...
 
-    def recorded(self, record: Record) -> None:
+    def recorded(self, record: Record, recording: Recording | None) -> None:
         self.records.append(record)
 
     def all_decided(self) -> None:
@@ -62,6 +64,7 @@ async def burst(target: Target, path: SignalPath) -> list[Record]:
         addresses=host_addresses(loopback=True),
         pinger=pinger,
         certificate=SharedCertificate.generateCertificate(),
+        microphones=Microphones(),
     )
     run_id = f"paths-{uuid.uuid4().hex[:8]}"
     stage = Stage(
@@ -88,4 +91,7 @@ def test_users_hear_and_read_their_welcome_over(
     records = uvloop.run(burst(Target.from_environment(stack.env()), path))
     assert [record.outcome for record in records] == ["ok"] * USERS
     assert all({"first_audio", "first_text", "agent_track"} <= record.marks_ns.keys() for record in records)
+    # Over /rtc a microphone would need a second connection.
+    mic = "silence" if path is SignalPath.V1 else "none"
+    assert {record.evidence["mic"] for record in records} == {mic}
     assert not any("sections_unasked" in record.evidence for record in records)

@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from lk_users.clock import SystemClock
 from lk_users.local.faults import DEFAULT_DELAY_MS, Fault, Script, parse
 from lk_users.local.speech import FRAME_S, SPEECH_S, Sounds, SpokenTrack
-from lk_users.wire.audio import AUDIBLE_DBFS, Ear
+from lk_users.wire.audio import Ear
+from lk_users.wire.loudness import AUDIBLE_DBFS
 
 
 @pytest.mark.parametrize("fault", list(Fault))
@@ -71,21 +71,21 @@ def test_an_impossible_delay_is_noted_and_none(delay_ms: object) -> None:
 
 
 def level_dbfs(packets: tuple[bytes, ...]) -> float:
-    ear = Ear(SystemClock())
+    ear = Ear()
     for packet in packets:
-        ear.hear(packet)
-    return ear.loudest_dbfs
+        ear.hear(packet, 0)
+    return ear.gate.loudest_dbfs
 
 
 def test_tone_is_audible_at_its_second_packet_and_as_long_as_said() -> None:
     tone = Sounds.encode().tone
     assert len(tone) == round(SPEECH_S / FRAME_S)
-    ear = Ear(SystemClock())
-    heard = [ear.hear(packet) for packet in tone]
+    ear = Ear()
+    heard = [ear.hear(packet, 0) is not None for packet in tone]
     assert heard.index(True) <= 2
     assert all(heard[heard.index(True) :])
     # A sine with its peak at -12 dBFS, of which the encoder keeps about all.
-    assert -17 < ear.loudest_dbfs < -13
+    assert -17 < ear.gate.loudest_dbfs < -13
 
 
 def test_silence_is_not_audible_and_ambience_is() -> None:

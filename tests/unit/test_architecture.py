@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 PACKAGE = Path(lk_users.__file__).parent
 # Low to high; a module imports from its own layer (without a circle) and lower ones. A package is one name.
 LAYERS = (
-    "outcome clock record settings errors version stats",
-    "plan steps barrier health slo evidence jobs classify",
+    "masking outcome clock record settings errors version stats",
+    "plan steps barrier health slo evidence jobs classify welcome",
     "wire",
     "engines",
-    "session burst",
+    "session burst reading",
     "sinks verdict",
     "report",
     "cleanup runtime",

@@ -17,13 +17,13 @@ from lk_users.barrier import (
     Kind,
     Look,
     MasterBarrier,
-    Refuse,
     Release,
     RunOver,
     Send,
     State,
     WorkerBarrier,
     WorkerStep,
+    refusal,
 )
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.plan import Share
@@ -67,7 +67,7 @@ class Run:
     def park(self, trip_ns: int = 0) -> list[Action]:
         """Everybody says hello and parks its users; Locust is done spawning. What the last of it asks for."""
         for worker in self.counts:
-            self.tell("hello", worker, version=VERSION, region="eu")
+            self.barrier.hello(worker, "eu")
         self.do(*self.barrier.spawning_complete(sum(self.counts.values()), self.now_ns))
         last: list[Action] = []
         for worker, count in self.counts.items():
@@ -158,7 +158,7 @@ def test_four_workers_get_shares_by_what_they_parked() -> None:
 
 def test_nothing_begins_before_locust_has_spawned_all() -> None:
     one = run((3,))
-    one.tell("hello", "w1", version=VERSION)
+    one.barrier.hello("w1", "eu")
     for count in (1, 2, 3):
         assert one.tell("parked", "w1", count=count) == []
     assert one.do(*one.barrier.spawning_complete(3, NOW)) == [share("w1", 0, 3, total=3)]
@@ -169,7 +169,7 @@ def test_nothing_begins_before_all_are_parked() -> None:
     two.park()
     assert two.barrier.state is State.BUILDING
     few = run((3, 3))
-    few.tell("hello", "w1", version=VERSION)
+    few.barrier.hello("w1", "eu")
     few.do(*few.barrier.spawning_complete(6, NOW))
     few.tell("parked", "w1", count=3)
     assert few.barrier.state is State.GATHERING
@@ -320,7 +320,7 @@ def test_a_late_trailer_does_not_lengthen_the_rest() -> None:
 def test_a_worker_lost_while_gathering_is_made_up_for_by_others() -> None:
     two = run((300, 300))
     for worker in two.counts:
-        two.tell("hello", worker, version=VERSION)
+        two.barrier.hello(worker, "eu")
         two.tell("parked", worker, count=300)
     assert two.do(*two.barrier.lost("w2", "gone", NOW)) == []
     assert two.do(*two.barrier.spawning_complete(600, NOW)) == []
@@ -331,7 +331,7 @@ def test_a_worker_lost_while_gathering_is_made_up_for_by_others() -> None:
 def test_users_of_a_lost_worker_are_not_ready() -> None:
     two = run((300, 300))
     for worker in two.counts:
-        two.tell("hello", worker, version=VERSION)
+        two.barrier.hello(worker, "eu")
         two.tell("parked", worker, count=300)
     two.do(*two.barrier.lost("w2", "gone", NOW), *two.barrier.spawning_complete(600, NOW))
     assert two.tick(119.9) == []
@@ -406,7 +406,7 @@ def test_a_run_after_a_lost_worker_has_no_more_bursts() -> None:
 
 def test_park_timeout_counts_from_spawning_complete() -> None:
     one = run((600,), park_timeout="10")
-    one.tell("hello", "w1", version=VERSION)
+    one.barrier.hello("w1", "eu")
     assert one.tick(1000) == []
     one.do(*one.barrier.spawning_complete(600, one.now_ns))
     one.tell("parked", "w1", count=599)
@@ -451,11 +451,15 @@ def test_records_extend_the_trailer_deadline() -> None:
 
 
 def test_another_version_is_refused() -> None:
+    assert refusal("w1", {"version": VERSION, "region": "eu"}) == ""
+    for version in ("0.0.1", None):
+        assert refusal("w1", {"version": version}) == (
+            f"worker w1 runs lk-users {version}, the master {VERSION}: use one version"
+        )
+
+
+def test_a_worker_that_never_said_hello_counts_for_nothing() -> None:
     one = run()
-    (refused,) = one.tell("hello", "w1", version="0.0.1")
-    why = f"worker w1 runs lk-users 0.0.1, the master {VERSION}: use one version"
-    assert refused == Send(Kind.REFUSED, {"why": why}, "w1")
-    assert one.barrier.reasons == [why]
     assert one.tell("parked", "w1", count=600) == []
     assert one.barrier.workers == {}
 
@@ -516,15 +520,13 @@ FINISH_DATA = {"run": RUN_ID}
 def worker(step: WorkerStep = WorkerStep.IDLE) -> WorkerBarrier:
     """A worker that came so far."""
     one = WorkerBarrier()
-    if step is WorkerStep.REFUSED:
-        one.receive(Kind.REFUSED, {"why": "another version"})
     for reached, take in (
         (WorkerStep.BUILDING, lambda: one.receive(Kind.SHARE, SHARE)),
         (WorkerStep.ARMED, one.built),
         (WorkerStep.RUNNING, lambda: one.receive(Kind.T0, T0)),
         (WorkerStep.COLLECTING, lambda: one.receive(Kind.COLLECT, COLLECT_DATA)),
     ):
-        if step in (WorkerStep.IDLE, WorkerStep.REFUSED) or one.step is step:
+        if step is WorkerStep.IDLE or one.step is step:
             break
         take()
         assert one.step is reached
@@ -551,13 +553,6 @@ def test_a_worker_takes_the_next_run() -> None:
     assert one.receive(Kind.SHARE, {**SHARE, "run": "next"}) == Build(Share("next", 1, 5, 3, 10))
 
 
-def test_a_refused_worker_takes_nothing() -> None:
-    one = WorkerBarrier()
-    assert one.receive(Kind.REFUSED, {"why": "another version"}) == Refuse("another version")
-    assert one.receive(Kind.SHARE, SHARE) is None
-    assert one.step is WorkerStep.REFUSED
-
-
 ACTIVE = (WorkerStep.BUILDING, WorkerStep.ARMED, WorkerStep.RUNNING, WorkerStep.COLLECTING)
 MEANT_IN = {
     Kind.T0: (WorkerStep.ARMED,),
@@ -570,7 +565,7 @@ DATA: dict[Kind, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("step", [WorkerStep.IDLE, *ACTIVE, WorkerStep.REFUSED])
+@pytest.mark.parametrize("step", [WorkerStep.IDLE, *ACTIVE])
 @pytest.mark.parametrize("kind", MEANT_IN)
 def test_late_and_repeated_messages_change_nothing(step: WorkerStep, kind: Kind) -> None:
     if step is WorkerStep.IDLE and kind is Kind.SHARE:
@@ -719,7 +714,7 @@ def world(seed: int) -> World:
     made.workers = {name: WorkerBarrier() for name in names}
     for name in names:
         # A user parks at any time; the hello comes before, as the connection keeps its order.
-        made.do(made.master.hello(name, {"version": VERSION}, NOW))
+        made.master.hello(name, "eu")
         made.post(
             name,
             "parked",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from lk_users.record import Mark, Record
     from lk_users.session import Session
     from lk_users.wire.api import Api
+    from lk_users.wire.recording import Recording
 
 USERS = 600
 JOB = JobView("AJ_1", "AW_1", "running", started_at_ns=7)
@@ -127,7 +128,7 @@ class Bench:
     def decided(self, session: Session, record: Record) -> None:
         self.provisional.append(record)
 
-    def recorded(self, record: Record) -> None:
+    def recorded(self, record: Record, recording: Recording | None) -> None:
         self.records.append(record)
 
     def all_decided(self) -> None:

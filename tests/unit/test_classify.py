@@ -7,7 +7,17 @@ import pytest
 
 from lk_users.classify import classify
 from lk_users.clock import NS_PER_S
-from lk_users.evidence import DispatchView, JobView, Observation, Offer, ParticipantView, ServerView, Sighting
+from lk_users.evidence import (
+    DispatchView,
+    JobView,
+    Observation,
+    Offer,
+    Onset,
+    ParticipantView,
+    ServerView,
+    Sighting,
+    Voice,
+)
 from lk_users.outcome import OUTCOMES, Finding, outcome_of
 from lk_users.record import Mark
 from lk_users.steps import Agent, Dispatch, Transaction, User
@@ -17,8 +27,6 @@ WAITING = Transaction(Dispatch.STORED, User.LISTENING, Agent.ABSENT)
 S = NS_PER_S
 # Outcomes that no evidence of one session gives: the report knows a lost worker, and an engine its crash.
 NOT_OF_EVIDENCE = {Finding.GENERATOR_LOST, Finding.ENGINE_CRASHED}
-# Not implemented yet.
-UNRULED = {Finding.WELCOME_CLIPPED, Finding.WELCOME_TWICE}
 
 
 def seen(**changes: Any) -> Observation:
@@ -60,6 +68,16 @@ def agent(name: str = NAME, **changes: Any) -> ParticipantView:
     return ParticipantView("PA_1", "agent-1", **values)
 
 
+def voice(sid: str = "PA_1", identity: str = "agent-1", **changes: Any) -> Voice:
+    """Heard as it began to speak, 2 s after the intended start."""
+    values: dict[str, Any] = {
+        "speaking_ns": 2 * S, "track_ns": round(1.9 * S), "packet_ns": 2 * S,
+        "onset": Onset(0, -18.0, -45.0, 0, 0.0), **changes,
+    }  # fmt: skip
+    return Voice(sid, identity, **values)
+
+
+CUT_OFF = voice(speaking_ns=round(1.4 * S))
 JOB_ENDED = job("success", ended_at_ns=9)
 FAILED_DISPATCH = (Finding.DISPATCH_FAILED, "HTTP 503")
 # Two agents and one job in all: both are of it.
@@ -374,6 +392,24 @@ TABLE: list[tuple[str, dict[str, Any], ServerView | None, dict[Finding, str]]] =
         },
     ),
     (
+        "heard from its middle on",
+        {**WELCOMED, "voices": (CUT_OFF,)},
+        None,
+        {
+            Finding.WELCOME_CLIPPED: "it had been speaking for 500 ms before its audio could reach the user",
+        },
+    ),
+    (
+        "one after the other, both heard",
+        {
+            **WELCOMED,
+            "sightings": (sighting(gone_ns=3 * S), sighting("PA_2", "agent-2", 5)),
+            "voices": (voice(), voice("PA_2", "agent-2")),
+        },
+        None,
+        {Finding.WELCOME_TWICE: "agent-1 (PA_1) and agent-2 (PA_2) were heard"},
+    ),
+    (
         "a bystander beside the agent",
         {**WELCOMED, "sightings": (sighting(), sighting("PA_9", "other", named=False))},
         listed(job()),
@@ -425,7 +461,7 @@ def test_findings(changes: dict[str, Any], view: ServerView | None, found: dict[
 
 def test_the_table_has_every_outcome_that_evidence_can_give() -> None:
     outcomes = {next(iter(found)) for *_, found in TABLE}
-    assert outcomes == set(OUTCOMES) - NOT_OF_EVIDENCE - UNRULED
+    assert outcomes == set(OUTCOMES) - NOT_OF_EVIDENCE
 
 
 ITEM_MARK = {"state": "agent_speaking", "track": "agent_track", "audio": "first_audio", "text": "first_text"}

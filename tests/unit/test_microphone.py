@@ -14,7 +14,7 @@ from livekit.protocol import models
 from virtual import in_virtual_time
 
 from lk_users.clock import NS_PER_MS
-from lk_users.wire.audio import SILENCE_DBFS, rms_dbfs
+from lk_users.wire.loudness import SILENCE_DBFS, rms_dbfs
 from lk_users.wire.microphone import (
     INTERVAL_SAMPLES,
     REPORT_EVERY,

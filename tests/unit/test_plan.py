@@ -1,10 +1,19 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 from builders import RUN_ID, settings
 
-from lk_users.plan import Share, offset_ns, planned, sessions, shares
+from lk_users.plan import (
+    Share,
+    offset_ns,
+    planned,
+    region_faults,
+    sessions,
+    shares,
+    worker_of_each_user,
+)
 
 
 def test_shares_cover_every_ordinal_once() -> None:
@@ -55,3 +64,32 @@ def test_a_worker_renders_its_own_sessions_only() -> None:
     (one,) = sessions(Share(RUN_ID, 2, 4, 1, 9), chosen, "us-east")
     assert one.metadata == f'{{"id": "{RUN_ID}-b2-4", "of": "2/us-east/listen"}}'
     assert (one.attributes, one.room_metadata, one.identity) == ("", "", "user-4")
+
+
+REGIONS = {"w1": "us", "w2": "eu", "w3": "us", "w4": "ap"}
+
+
+def test_users_go_to_one_worker_after_another() -> None:
+    assert worker_of_each_user(["w1", "w2"], {}, {}, 5) == ["w1", "w2", "w1", "w2", "w1"]
+
+
+def test_each_region_gets_its_users_evenly_over_its_workers() -> None:
+    pinned = {"us": 300, "eu": 200, "ap": 100}
+    order = worker_of_each_user([*REGIONS], REGIONS, pinned, 600)
+    assert Counter(order) == {"w1": 150, "w3": 150, "w2": 200, "w4": 100}
+    # All regions fill up at the same pace.
+    half = Counter(REGIONS[worker] for worker in order[:300])
+    assert all(abs(half[region] - count / 2) <= 1 for region, count in pinned.items())
+
+
+def test_a_region_that_is_not_named_gets_no_users() -> None:
+    assert set(worker_of_each_user([*REGIONS], REGIONS, {"eu": 4}, 4)) == {"w2"}
+
+
+def test_users_that_cannot_be_placed() -> None:
+    assert region_faults(REGIONS, {"us": 1}) == []
+    assert region_faults(REGIONS, {"us": 1, "sa": 2, "af": 3}) == [
+        "--region-users sa=2: no worker has that region; there are: ap, eu, us",
+        "--region-users af=3: no worker has that region; there are: ap, eu, us",
+    ]
+    assert region_faults({}, {}) == ["no worker is there that runs lk-users: see the workers' logs"]

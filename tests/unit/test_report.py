@@ -570,6 +570,13 @@ def test_failures_name_fault_and_first_causes() -> None:
     ]
 
 
+def test_causes_that_differ_by_ids_alone_are_one() -> None:
+    causes = ["job AJ_a is running on AW_1", "job AJ_b is running on AW_1", "job AJ_c is failed on AW_2"]
+    failed = [record(n, findings={"assigned_not_joined": cause}) for n, cause in enumerate(causes)]
+    (line,) = words.failure_lines(summary_of(failed))
+    assert line.endswith("Cause: job … is running on … (2), job … is failed on … (1).")
+
+
 # Console and Markdown
 
 
@@ -628,3 +635,58 @@ def test_markdown_has_all_reasons_and_whole_tables() -> None:
 def test_markdown_cells_hold_foreign_text() -> None:
     one = record(0, findings={"rejected": "a|b\nc"})
     assert "| rejected | a\\|b c |" in markdown.text(summary_of([one]))
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"ok": ""}, "every SLO was met (exit code 0)"),
+        (
+            {"welcome_late": "12.1 s after the agent joined"},
+            "every SLO was met, BUT 2 welcomes came later than --welcome-timeout (exit code 0)",
+        ),
+        (
+            {"welcome_clipped": "x", "welcome_late": "y"},
+            "every SLO was met, BUT 2 welcomes came later than --welcome-timeout, 2 welcomes could not be "
+            "heard from the beginning (exit code 0)",
+        ),
+        (
+            {"duplicate_agent": "x", "welcome_twice": "y"},
+            "every SLO was met, BUT 2 welcomes came twice (exit code 0)",
+        ),
+    ],
+)
+def test_a_pass_says_what_its_slos_let_through(found: dict[str, str], said: str) -> None:
+    summary = summary_of([welcomed(0, findings=found), welcomed(1, findings=found), welcomed(2)])
+    assert words.headline(summary) == f"PASS: {said}"
+    assert console.text(summary).startswith(f"PASS: {said}\n")
+    assert markdown.text(summary).startswith(f"# PASS: {said}\n")
+
+
+def test_only_a_pass_is_qualified() -> None:
+    failed = Judgement(
+        Verdict.SLO_FAILED, ExitCode.SLO_FAILED, (), (SloResult("count(x) == 0", 1, ok=False),)
+    )
+    assert "BUT" not in words.headline(summary_of([welcomed(0, findings={"welcome_late": "x"})], (), failed))
+
+
+def test_the_sound_of_failed_sessions_is_listed_with_its_worker() -> None:
+    missing = {"welcome_missing": "its audio arrived, but silent"}
+    records = [
+        welcomed(0),
+        *(record(n, findings=missing, evidence={"audio": f"audio/s{n}.wav"}) for n in range(1, 8)),
+    ]
+    summary = summary_of(records)
+    assert summary["audio"][0] == {
+        "session_id": records[1].session_id,
+        "outcome": "welcome_missing",
+        "worker": "w1",
+        "file": "audio/s1.wav",
+    }
+    assert len(summary["audio"]) == 7
+    (line,) = words.audio_lines(summary)
+    assert line.startswith("What 7 failed sessions received is kept as sound")
+    assert "`audio/s1.wav` (welcome_missing, worker w1), " in line
+    assert line.endswith("`audio/s5.wav` (welcome_missing, worker w1), and 2 more.")
+    assert f"- {line}\n" in markdown.text(summary)
+    assert words.audio_lines(summary_of(records[:1])) == []

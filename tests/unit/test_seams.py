@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import inspect
+import itertools
 import re
 import socket
 import threading
+import time
 import tomllib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -184,6 +186,7 @@ class Heard:
     told: list[str] = field(default_factory=list)
     packets: list[tuple[str, bytes]] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
+    timestamps: list[int] = field(default_factory=list)
 
     def media_up(self) -> None:
         self.told.append("up")
@@ -191,8 +194,9 @@ class Heard:
     def media_down(self, state: str) -> None:
         self.told.append(state)
 
-    def packet(self, track_sid: str, payload: bytes) -> None:
+    def packet(self, track_sid: str, payload: bytes, timestamp: int) -> None:
         self.packets.append((track_sid, payload))
+        self.timestamps.append(timestamp)
 
     def data(self, message: bytes) -> None:
         self.messages.append(message)
@@ -279,14 +283,26 @@ def test_a_track_is_heard_without_a_thread_and_then_only_counted() -> None:
         async with pair() as both:
             offer = await both.connect()
             assert {line.split()[4] for line in offer.splitlines() if "a=candidate" in line} == {LOOPBACK}
+            began_ns = time.monotonic_ns()
             await both.hear()
             assert set(both.heard.packets) == {("TR_1", PAYLOAD)}
             assert threading.active_count() == threads
-            both.peer.deafen()
+            # Each packet with its own timestamp, and the time of the first one.
+            steps = {b - a for a, b in itertools.pairwise(both.heard.timestamps)}
+            assert steps == {960}
+            assert began_ns < both.peer.reached_ns("TR_1") < time.monotonic_ns()
+            assert both.peer.reached_ns("TR_2") == 0
+            both.peer.deafen("TR_2")
+            heard = len(both.heard.packets)
+            await until(lambda: len(both.heard.packets) > heard)
+            both.peer.deafen("TR_1")
             heard, (stream,) = len(both.heard.packets), both.streams()
             counted = stream.packets_received
             await until(lambda: stream.packets_received >= counted + 5)
             assert len(both.heard.packets) == heard
+            assert stream.packets_lost == 0
+            both.peer.hear("TR_1")
+            await until(lambda: len(both.heard.packets) >= heard + 5)
             assert stream.packets_lost == 0
             assert both.streams() == [stream]
 
@@ -408,7 +424,7 @@ def test_a_microphone_is_heard_at_the_other_end() -> None:
             await made.connect()
             (transceiver,) = other.getTransceivers()
             assert isinstance(transceiver.receiver, PacketReceiver)
-            transceiver.receiver.on_packet = lambda _, payload: payloads.append(payload)
+            transceiver.receiver.on_packet = lambda _, packet: payloads.append(packet.payload)
             await until(lambda: len(payloads) >= 2)
             assert set(payloads) == {SILENCE}
             ours = peer._pc.getTransceivers()[0].sender

@@ -165,7 +165,7 @@ def test_a_good_session_dispatch_first() -> None:
 
 
 def test_the_record_holds_marks_in_the_order_of_a_good_session() -> None:
-    assert list(play().record.marks_ns) == [mark.value for mark in Mark]
+    assert list(play(expect_text="Wel").record.marks_ns) == [mark.value for mark in Mark]
 
 
 def test_every_mark_is_told_once_and_as_recorded() -> None:
@@ -228,9 +228,21 @@ def test_the_record_says_who_and_where() -> None:
     placed_ms = (record.evidence.pop("intended_server_ns") - v.wall_ms(0) * NS_PER_MS) / NS_PER_MS
     assert abs(placed_ms) <= record.evidence.pop("server_clock_uncertainty_ms") <= 15
     assert record.evidence == {
-        "server": "open source 1.13.5 node N region -", "audible_dbfs": -18.0, "packets": 3,
         "agent": {"attributes": {"lk.agent.name": v.AGENT_NAME}},
+        "server": "open source 1.13.5 node N region -", "audible_dbfs": -18.0, "threshold_dbfs": -45.0,
+        "frames_before": 0, "ms_before": 0.0, "packet_ms": 760.0, "packets": 3,
+        "texts": [
+            {"kind": "transcription", "sender": "agent-1", "text": "Welcome", "ms": 1120.0, "final_ms": None}
+        ],
     }  # fmt: skip
+
+
+def test_whether_the_cloud_runs_the_agent_is_kept() -> None:
+    def hosted(clock: VirtualClock) -> Sequence[Step]:
+        return (*JOINED, (0.5, v.participant(v.agent(hosted=True))), (0.8, v.audible(clock)))
+
+    assert play(hosted).record.evidence["agent"]["hosted_by_livekit"] is True
+    assert "hosted_by_livekit" not in play().record.evidence["agent"]
 
 
 def test_the_job_comes_from_the_api() -> None:

@@ -68,6 +68,13 @@ def test_values_are_parsed() -> None:
         ({"batch_size": "-1"}, ["--batch-size -1", "at least 0"]),
         ({"batch_size": "51"}, ["--batch-size 51", "burst of 50"]),
         ({"batch_delay": "-1"}, ["--batch-delay -1", "at least 0"]),
+        ({"mic": "loud"}, ["--mic loud", "silence, none"]),
+        ({"ice": "tcp"}, ["--ice tcp", "auto, host, relay"]),
+        ({"region_users": "us=30,eu"}, ["--region-users eu", "REGION=USERS"]),
+        ({"region_users": "us=25,us=25"}, ["--region-users us=25", "each region once"]),
+        ({"region_users": "us=-5,eu=55"}, ["--region-users us=-5", "REGION=USERS"]),
+        ({"region_users": "us=30,eu=30"}, ["--region-users us=30,eu=30", "60 users", "burst has 50"]),
+        ({"region_users": "us=50", "release": "free"}, ["--region-users", "for bursts only"]),
         ({"bursts": "0"}, ["--bursts 0", "at least 1"]),
         ({"bursts": "1.5"}, ["--bursts 1.5", "whole number"]),
         ({"burst_interval": "soon"}, ["--burst-interval soon", "a number"]),
@@ -85,6 +92,14 @@ def test_values_are_parsed() -> None:
         ({"attributes": '["a"]'}, ["--attributes", "object of strings"]),
         ({"room_metadata": "nope"}, ["--room-metadata nope", "not valid JSON"]),
         ({"restart_policy": "always"}, ["--restart-policy always", "on-failure, never"]),
+        (
+            {"expect_text": "(welcome"},
+            ["--expect-text (welcome", "unterminated subpattern at position 0", "for example 'welcome|"],
+        ),
+        (
+            {"expect_text": "x{99999999999999}"},
+            ["--expect-text x{99999999999999}", "not a regular expression"],
+        ),
         ({"api_budget": "0"}, ["--api-budget 0", "at least 1"]),
         ({"park_timeout": "0"}, ["--park-timeout 0"]),
         ({"trailer_timeout": "0"}, ["--trailer-timeout 0"]),
@@ -98,6 +113,16 @@ def test_a_fault_is_one_line_with_option_value_and_remedy(options: dict[str, str
     assert "\n" not in fault
     for part in parts:
         assert part in fault
+
+
+def test_users_of_each_region() -> None:
+    chosen = Settings.from_options({"region_users": " us-east = 30, eu=20 "}, 50)
+    assert chosen.region_users == {"us-east": 30, "eu": 20}
+
+
+def test_a_worker_does_not_know_how_many_users_there_are() -> None:
+    chosen = Settings.from_options({"region_users": "us=30,eu=20", "batch_size": "25"}, None)
+    assert (chosen.users, chosen.batch_size, sum(chosen.region_users.values())) == (0, 25, 50)
 
 
 def test_no_users() -> None:
@@ -209,11 +234,35 @@ def test_bad_urls_are_one_line(url: str) -> None:
     assert fault.startswith(f"LIVEKIT_URL {url}: must be ws://")
 
 
-def test_a_bad_url_is_shown_without_its_password_and_query() -> None:
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("ftp://me:hunter2@h?token=hunter2", "ftp://h"),
+        ("ftp://me:hun@ter2@h/path", "ftp://h/path"),
+        ("ws://me:hun/ter2@h:7880", "ws://h:7880"),
+        ("me:hunter2@h:7880", "h:7880"),
+        ("ws://me:hunter2@h:x#hunter2", "ws://h:x"),
+        ("ftp://me:hun?ter2@h", "…"),
+        ("ftp://h?token=hun@ter2", "…"),
+    ],
+)
+def test_a_bad_url_is_shown_without_its_password_and_query(url: str, shown: str) -> None:
     with pytest.raises(Refused) as refused:
-        target("ftp://me:pass@h?token=t")
-    assert "pass" not in str(refused.value)
-    assert "token=t" not in str(refused.value)
+        target(url)
+    (fault,) = refused.value.faults
+    assert fault.startswith(f"LIVEKIT_URL {shown}: must be ws://")
+    assert "ter2" not in fault
+
+
+@pytest.mark.parametrize("given", ["p_", "x_4gzq81mx2tk", "4gzq81mx2tk", "p_4gz q81", "p_4gzq81/../x"])
+def test_a_project_id_that_is_none(given: str) -> None:
+    (fault,) = faults_of(project_id=given)
+    assert fault.startswith(f"--project-id {given}: must be p_ and letters or digits")
+
+
+def test_a_project_id() -> None:
+    chosen = Settings.from_options({"agent_name": "a", "project_id": " p_4gzq81mx2tk "}, 1)
+    assert chosen.project_id == chosen.options["project-id"] == "p_4gzq81mx2tk"
 
 
 def test_everything_that_the_environment_lacks_is_listed() -> None:
@@ -261,3 +310,10 @@ def test_process_faults_at_once(tmp_path: Path) -> None:
     faults = refused.value.faults
     assert [fault.split()[0] for fault in faults] == ["--region", "--allow-cloud", "--run-dir"]
     assert "'e u'" in faults[0]
+
+
+def test_an_expected_text_is_required() -> None:
+    plain = Settings.from_options({}, 5)
+    assert (plain.expect_text, plain.welcome) == ("", frozenset({"audio"}))
+    chosen = Settings.from_options({"expect_text": "(?i)wel.ome", "welcome": "state"}, 5)
+    assert (chosen.expect_text, chosen.welcome) == ("(?i)wel.ome", frozenset({"state", "text"}))

@@ -9,14 +9,16 @@ import selectors
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lk_users.clock import NS_PER_MS, NS_PER_S
-from lk_users.evidence import DispatchView, ParticipantView
-from lk_users.wire.text_stream import TRANSCRIPTION, TextPiece
+from lk_users.evidence import DispatchView, Onset, ParticipantView
+from lk_users.session import Session
+from lk_users.wire.text_stream import TRANSCRIPTION, DataPiece, TextPiece
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from lk_users.engines.port import EngineListener
     from lk_users.errors import WireError
+    from lk_users.wire.recording import Recording
 
     # So long after its cause, this happens.
     Step = tuple[float, Callable[[EngineListener], None]]
@@ -96,6 +98,9 @@ class FakeEngine:
         self._fault = fault
         self.calls: list[str] = []
         self.facts: dict[str, Any] = {}
+        self.sound: Recording | None = None
+        self.more_wanted: list[bool] = []
+        """What the session said to each sound that was heard."""
 
     async def build(self) -> None:
         self.calls.append("build")
@@ -116,6 +121,9 @@ class FakeEngine:
 
     def evidence(self) -> dict[str, Any]:
         return self.facts
+
+    def recording(self) -> Recording | None:
+        return self.sound
 
     def _play(self, call: str, steps: Sequence[Step]) -> int:
         self.calls.append(call)
@@ -170,16 +178,44 @@ def subscribed(sid: str = "PA_1") -> Callable[[EngineListener], None]:
     return lambda to: to.subscribed(sid)
 
 
-def packet(sid: str = "PA_1") -> Callable[[EngineListener], None]:
-    return lambda to: to.packet(sid)
+def packet(sid: str = "PA_1", ago_s: float = 0.0) -> Callable[[EngineListener], None]:
+    """``ago_s``: it came to the socket so long before it could be told whose it was."""
+
+    def happen(to: EngineListener) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        to.packet(sid, loop.clock.monotonic_ns() - round(ago_s * NS_PER_S))
+
+    return happen
 
 
-def audible(clock: VirtualClock, sid: str = "PA_1") -> Callable[[EngineListener], None]:
-    return lambda to: to.audible(sid, clock.monotonic_ns(), -18.04)
+def audible(
+    clock: VirtualClock, sid: str = "PA_1", ms_before: float = 0.0
+) -> Callable[[EngineListener], None]:
+    """``ms_before``: of silence that came before."""
+
+    def happen(to: EngineListener) -> None:
+        onset = Onset(clock.monotonic_ns(), -18.04, -45.0, round(ms_before / 20), ms_before)
+        more_wanted = to.audible(sid, onset)
+        if isinstance(to, Session) and isinstance(to.engine, FakeEngine):
+            to.engine.more_wanted.append(more_wanted)
+
+    return happen
 
 
-def text(sender: str = "agent-1", topic: str = TRANSCRIPTION) -> Callable[[EngineListener], None]:
-    return lambda to: to.text(TextPiece(topic, sender, "Welcome", final=False))
+def text(
+    sender: str = "agent-1",
+    topic: str = TRANSCRIPTION,
+    words: str = "Welcome",
+    *,
+    final: bool = False,
+    segment: str = "stream SG_1",
+) -> Callable[[EngineListener], None]:
+    return lambda to: to.text(TextPiece(topic, sender, words, final, segment))
+
+
+def data(topic: str = "ui", sender: str = "agent-1", size_bytes: int = 7) -> Callable[[EngineListener], None]:
+    return lambda to: to.data(DataPiece(topic, sender, size_bytes))
 
 
 def media_up(to: EngineListener) -> None:

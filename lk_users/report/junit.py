@@ -1,0 +1,77 @@
+"""``junit.xml``: the verdict as test cases, for CI systems. It is red exactly where the exit code is not 0.
+
+One case says whether the run is valid, one stands for each SLO, and one for each outcome that occurred.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+from xml.etree import ElementTree as ET
+
+from lk_users.outcome import Fault, Finding, Verdict, fault_of
+from lk_users.report import words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lk_users.report.words import Summary
+
+SUITE: Final = "lk-users"
+# What XML 1.0 has no place for, not even escaped.
+_FORBIDDEN: Final = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def text(summary: Summary) -> str:
+    """The whole file, with its final newline."""
+    suite = ET.Element("testsuite", name=SUITE, timestamp=_plain(summary["wall"]["started"]))
+    _case(suite, "run", "the run is valid", _invalid(summary), words.health_line(summary))
+    for slo in summary["slo"]:
+        _case(suite, "slo", slo["text"], _missed(summary, slo["ok"], words.slo_value(slo)))
+    lines = dict(zip(summary["causes"], words.failure_lines(summary), strict=False))
+    for name, count in summary["outcomes"].items():
+        told = lines.get(name, f"{count} {name}")
+        _case(suite, "outcome", name, _failed(summary, Finding(name), told), told)
+    for kind, attribute in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
+        suite.set(attribute, str(len(suite.findall(f"testcase/{kind}"))))
+    suite.set("tests", str(len(suite)))
+    root = ET.Element("testsuites")
+    root.append(suite)
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _invalid(summary: Summary) -> tuple[str, str] | None:
+    reasons: Sequence[str] = summary["void_reasons"]
+    return ("error", "; ".join(reasons)) if summary["verdict"] == Verdict.VOID else None
+
+
+def _missed(summary: Summary, ok: bool, was: str) -> tuple[str, str] | None:
+    """Of a void run no SLO says anything, met or not."""
+    if summary["verdict"] == Verdict.VOID:
+        return ("skipped", f"the run is void; was {was}")
+    return None if ok else ("failure", f"was {was}")
+
+
+def _failed(summary: Summary, outcome: Finding, told: str) -> tuple[str, str] | None:
+    """An outcome that the SLOs put up with fails nothing, nor does the end of a free run."""
+    fault = fault_of(outcome)
+    normal = outcome is Finding.CANCELLED and summary["resolved"]["release"] == "free"
+    if fault is Fault.NONE or normal or summary["verdict"] == Verdict.PASS:
+        return None
+    if fault is Fault.OURS:
+        return ("error", told)
+    return ("skipped" if summary["verdict"] == Verdict.VOID else "failure", told)
+
+
+def _case(suite: ET.Element, group: str, name: str, result: tuple[str, str] | None, out: str = "") -> None:
+    case = ET.SubElement(suite, "testcase", classname=f"{SUITE}.{group}", name=_plain(name))
+    if result is not None:
+        kind, message = result
+        ET.SubElement(case, kind, message=_plain(message))
+    if out:
+        ET.SubElement(case, "system-out").text = _plain(out)
+
+
+def _plain(value: str) -> str:
+    return _FORBIDDEN.sub("�", value)
