@@ -41,10 +41,20 @@ def classify(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
     found.update(jobs.several(seen, view))
     found.update(welcome.clipped(seen))
     found.update(welcome.twice(seen))
+    if Finding.DOUBLE_DISPATCH in found and Finding.DUPLICATE_AGENT not in found and _several_heard(seen):
+        # Two that were asked for, and each of them welcomes its user: that was asked for too.
+        found[Finding.DOUBLE_DISPATCH] += f"; {found.pop(Finding.WELCOME_TWICE)}"
     found.update(_side_findings(seen, view))
     if not any(finding in OUTCOMES for finding in found):
         found[Finding.OK] = ""
     return {finding: found[finding] for finding in Finding if finding in found}
+
+
+def _several_heard(seen: Observation) -> bool:
+    named = {sighting.sid for sighting in seen.named}
+    return (
+        len({voice.identity for voice in seen.voices if voice.onset is not None and voice.sid in named}) > 1
+    )
 
 
 def _unclear(seen: Observation, view: ServerView | None) -> dict[Finding, str]:

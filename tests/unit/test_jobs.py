@@ -226,6 +226,28 @@ def test_two_dispatches_make_two_agents_and_no_duplicate() -> None:
     assert len(played.record.evidence["agents"]) == 2
 
 
+def speaks(clock: VirtualClock, sid: str, at_s: float) -> Sequence[Step]:
+    return (at_s, v.subscribed(sid)), (at_s + 0.5, v.audible(clock, sid))
+
+
+def test_each_of_two_that_were_asked_for_may_welcome_its_user() -> None:
+    def both(clock: VirtualClock) -> Sequence[Step]:
+        first = (came("PA_1", 5.26), *speaks(clock, "PA_1", 6.0))
+        return (*JOINED, *first, SECOND, *speaks(clock, "PA_2", 50.0))
+
+    played = play(both, watch="60")
+    assert played.record.outcome is Finding.DUPLICATE_AGENT
+    assert Finding.WELCOME_TWICE in played.record.findings
+    played.view = ServerView((listed(job()), listed(job("AW_2", 48.9, "AJ_2"), dispatch_id="AD_2")))
+    assert played.record.findings == {
+        "ok": "",
+        "double_dispatch": "AD_1 and AD_2 both ask for front-desk; agent-AJ_1 (PA_1) and agent-AJ_2 (PA_2) "
+        "were heard",
+    }
+    played.view = ServerView((listed(job(), job("AW_2", 48.9, "AJ_2")),))
+    assert set(played.record.findings) == {"duplicate_agent", "welcome_twice"}
+
+
 def test_a_request_of_ours_that_went_out_again_is_named_as_the_reason() -> None:
     twice = (listed(job()), listed(job("AW_2", 48.9, "AJ_2"), dispatch_id="AD_2"))
     played = watched(SECOND, views=[ServerView(twice)], facts={"rearmed": True})
