@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 # A stall shorter than this disturbs no figure that anyone would act on.
 LAG_WORTH_A_FINDING_NS = 100 * NS_PER_MS
 TOO_MANY_REQUESTS = 429
-# What the server says to a participant whose identity joined once more, and to nobody else.
-REPLACED = "duplicate_identity"
+# What the server says to a participant whose identity joined once more, and to nobody else. One that left a
+# moment before looks the same from here: the server tells the others of the new one alone.
+REPLACED = "duplicate_identity (inferred)"
 
 
 class SessionObserver(Protocol):

@@ -134,12 +134,12 @@ def test_who_comes_under_the_same_identity_replaces_the_one_before() -> None:
     played = watched(came("PA_2", 49.21), views=[ServerView((listed(job("AW_1", 5.0)),))])
     assert played.found == (
         Finding.AGENT_REJOINED,
-        "agent-AJ_1 entered at 5.26 s (PA_1, replaced at 49.26 s: duplicate_identity) and came back at "
-        "49.21 s (PA_2); job AJ_1 is still the one of AW_1",
+        "agent-AJ_1 entered at 5.26 s (PA_1, replaced at 49.26 s: duplicate_identity (inferred)) and came "
+        "back at 49.21 s (PA_2); job AJ_1 is still the one of AW_1",
     )
     first, second = played.record.evidence["agents"]
     assert (first["gone_ms"], first["gone_reason"], first["replaced_by"]) == (
-        second["seen_ms"], "duplicate_identity", "PA_2",
+        second["seen_ms"], "duplicate_identity (inferred)", "PA_2",
     )  # fmt: skip
 
 
