@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.record import Mark
-from lk_users.report import words
+from lk_users.report import agent_load, words
 from lk_users.settings import WELCOME_ITEMS
 from lk_users.welcome import mark_of
 
@@ -21,6 +21,7 @@ WIDTH: Final = 110
 REASONS_SHOWN: Final = 3
 SLOS_SHOWN: Final = 4
 FAILURES_SHOWN: Final = 3
+AGENT_LINES_SHOWN: Final = 3
 
 MARKS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -45,6 +46,7 @@ def text(summary: Summary) -> str:
         _about(summary),
         *_points([words.session_line(summary)], 1),
         *_points(words.failure_lines(summary), FAILURES_SHOWN),
+        *_points(agent_load.lines(summary), AGENT_LINES_SHOWN),
         "",
         "Where the time went",
         *_points(words.time_lines(summary), 4),

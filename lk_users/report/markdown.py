@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lk_users.outcome import Finding, fault_of
-from lk_users.report import words
+from lk_users.report import agent_load, words
 from lk_users.report.tables import cell, marks, phases, points, table
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def text(summary: Summary) -> str:
         "## What became of the sessions",
         words.session_line(summary),
         points(words.failure_lines(summary)),
+        points(agent_load.lines(summary)),
+        _agent_workers(summary),
         _outcomes(summary),
         "## Where the time went",
         points(words.time_lines(summary)),
@@ -82,6 +84,11 @@ def _outcomes(summary: Summary) -> str:
         found = ", ".join(f"{name} {count}" for name, count in further.items())
         text += f"\n\nFound in sessions, whatever their outcome: {found}."
     return text
+
+
+def _agent_workers(summary: Summary) -> str:
+    head, *rows = agent_load.rows(summary) or [()]
+    return table(head, rows)
 
 
 def _workers(workers: Sequence[Mapping[str, Any]]) -> str:
