@@ -7,6 +7,7 @@ WorkerInfo, which leaves out what is zero or empty.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -37,13 +38,16 @@ def sample_of(wall_ns: int, url: str, body: bytes) -> AgentWorkerSample:
     """From the answer's body; a sample with an error where that is none of a worker's."""
     try:
         told = json.loads(body)
+        load = float(told.get("worker_load", 0.0))
+        if not math.isfinite(load):
+            raise ValueError
         return AgentWorkerSample(
             wall_ns=wall_ns,
             url=url,
             agent_name=str(told.get("agent_name", "")),
             # Every version that has the endpoint fills it.
             sdk_version=str(told["sdk_version"]),
-            load=round(float(told.get("worker_load", 0.0)), 4),
+            load=round(load, 4),
             active_jobs=int(told.get("active_jobs", 0)),
         )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):

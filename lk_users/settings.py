@@ -493,7 +493,9 @@ def _http_url_fault(url: str) -> str:
     example = "for example http://127.0.0.1:8081"
     try:
         parts = urlsplit(url)
-        named = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        named = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and " " not in url
+        )
     except ValueError:
         named = False  # no such port, or a bracket that never closes
     if not named:

@@ -63,11 +63,15 @@ class Greeter(Agent):
 def server_from(environ: Mapping[str, str]) -> AgentServer:
     """A worker as the environment asks for it; what it does not name stays livekit-agents' own."""
     options: dict[str, object] = {}
-    if threshold := environ.get("GREETER_LOAD_THRESHOLD"):
-        options["load_threshold"] = float(threshold)
-    if http := environ.get("GREETER_HTTP"):
-        host, _, port = http.rpartition(":")
-        options |= {"host": host, "port": int(port)}
+    try:
+        if threshold := environ.get("GREETER_LOAD_THRESHOLD"):
+            options["load_threshold"] = float(threshold)
+        if http := environ.get("GREETER_HTTP"):
+            host, _, port = http.rpartition(":")
+            options |= {"host": host, "port": int(port)}
+    except ValueError as error:
+        fault = f"GREETER_LOAD_THRESHOLD, GREETER_HTTP: {error}; for example 0.7 and 127.0.0.1:8081"
+        raise SystemExit(fault) from None
     return AgentServer(**options)
 
 

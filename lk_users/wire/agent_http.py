@@ -44,6 +44,6 @@ def ask(url: str, clock: Clock) -> AgentWorkerSample:
 def _cause(exc: Exception) -> str:
     if isinstance(exc, TimeoutError):
         return f"no answer within {TIMEOUT_S:g} s"
-    if isinstance(exc, http.client.HTTPException):
-        return "no HTTP server"
+    if isinstance(exc, http.client.HTTPException) and not isinstance(exc, OSError):
+        return "no answer in HTTP"
     return connection_cause(exc)

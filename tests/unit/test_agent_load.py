@@ -63,6 +63,7 @@ def test_an_answer_is_read_with_what_it_leaves_out() -> None:
         b"null",
         b"{}",
         b'{"sdk_version": "1", "worker_load": "high"}',
+        b'{"sdk_version": "1", "worker_load": "NaN"}',
         b'{"sdk_version": "1", "active_jobs": [1]}',
         b'{"sdk_version": "1", "active_jobs": 1e400}',
     ],

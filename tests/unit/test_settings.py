@@ -91,6 +91,7 @@ def test_values_are_parsed() -> None:
         ({"agent_worker_url": "http://"}, ["--agent-worker-url http:", "a host and a port"]),
         ({"agent_worker_url": "http://a:99999"}, ["--agent-worker-url http://a:99999", "a host and a port"]),
         ({"agent_worker_url": "http://[::1"}, ["--agent-worker-url http://[::1", "a host and a port"]),
+        ({"agent_worker_url": "http://a:1/x y"}, ["--agent-worker-url http://a:1/x y", "must be http://"]),
         ({"agent_worker_url": "http://u:secret@a:1"}, ["--agent-worker-url http://a:1", "without user"]),
         ({"agent_worker_url": "http://a:1?x=secret"}, ["--agent-worker-url http://a:1", "and query"]),
         ({"welcome": "audio,smell"}, ["--welcome smell", "state, track, audio, text"]),
