@@ -77,7 +77,6 @@ def test_a_real_agent_is_heard_and_read(greeter: Callable[..., Any], burst: Call
         welcome = ("agent_speaking", "agent_track", "first_audio", "first_text")
         assert marks["welcomed"] == max(marks[mark] for mark in welcome)
         assert record["agent_identity"] == f"agent-{record['job_id']}"
-        assert record["evidence"]["audible_dbfs"] > -35
         # It tells its name, and so is the agent that was asked for and no bystander.
         assert set(record["findings"]) <= {"ok", "ghost_dispatch", "lag_in_window"}
     assert len({record["worker_id"] for record in done.records}) == 1
