@@ -30,6 +30,8 @@ REQUIREMENTS: Final = "requirements.txt"
 # What livekit-agents 1.8 logs of itself, as JSON a line.
 _HTTP_LINE: Final = re.compile(r"HTTP server listening on ([\d.]+:\d+)")
 _REGISTERED: Final = '"registered worker"'
+# What would steer it from outside; livekit-agents goes to its server by a proxy where one is named.
+_FOREIGN: Final = ("LIVEKIT_", "GREETER_", "HTTP_PROXY", "HTTPS_PROXY")
 # On a first SIGTERM it waits for its jobs, up to an hour.
 _INSIST_AFTER_S: Final = 1.0
 
@@ -127,7 +129,7 @@ class RealAgent:
         """Return when it is registered with the server; raise StackError, with nothing left running, if
         that takes more than 30 s."""
         started = time.monotonic()
-        env = {name: value for name, value in os.environ.items() if not name.startswith("LIVEKIT_")}
+        env = {name: value for name, value in os.environ.items() if not name.upper().startswith(_FOREIGN)}
         # Port 0: it says which one it got.
         env |= {"GREETER_HTTP": "127.0.0.1:0", "PYTHONUNBUFFERED": "1"} | self._env
         self._child = process.spawn(self._command, env=env, log=self.log, many_files=True)

@@ -176,6 +176,18 @@ def test_it_is_started_when_it_is_registered_and_nothing_of_it_stays(tmp_path: P
     assert living(group) == []
 
 
+def test_the_environment_steers_it_only_where_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LIVEKIT_AGENT_NAME", "GREETER_LOAD_THRESHOLD", "HTTPS_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "outside")
+    with agent(tmp_path, f"env\n{LISTENS}{REGISTERED}sleep 60") as running:
+        told = running.log.read_text()
+    assert "outside" not in told
+    assert "LIVEKIT_URL=ws://127.0.0.1:1\n" in told
+    assert "GREETER_HTTP=127.0.0.1:0\n" in told
+
+
 def test_one_that_ends_before_says_how(tmp_path: Path) -> None:
     running = agent(tmp_path, f"{LISTENS}echo no key >&2; exit 3")
     with pytest.raises(
