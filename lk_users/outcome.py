@@ -120,10 +120,7 @@ DUPLICATE: tuple[Finding, ...] = (Finding.DUPLICATE_AGENT, Finding.JOB_RETRIED)
 # What leaves a user without a welcome, unless it had come before (with ``--watch`` a session goes on).
 LOST: tuple[Finding, ...] = (
     *OPEN,
-    *ORDER[ORDER.index(Finding.RATE_LIMITED) : ORDER.index(Finding.DUPLICATE_AGENT)],
-    Finding.AGENT_LEFT,
-    Finding.AGENT_ENDED,
-    Finding.WELCOME_MISSING,
+    *ORDER[ORDER.index(Finding.RATE_LIMITED) : ORDER.index(Finding.WELCOME_CLIPPED)],
 )
 
 

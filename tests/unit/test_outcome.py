@@ -59,14 +59,14 @@ def test_the_first_in_the_order_decides() -> None:
 LOST = {
     "client_blind", "media_failed", "dispatch_unclear", "rate_limited", "dispatch_failed", "connect_failed",
     "user_dropped", "connection_lost", "room_closed", "never_assigned", "rejected", "assigned_not_joined",
-    "welcome_missing",
+    "duplicate_agent", "job_retried", "agent_rejoined", "agent_left", "agent_ended", "welcome_missing",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("finding", list(Finding))
 def test_lost_is_a_literal_list(finding: Finding) -> None:
     assert not is_lost(finding, welcomed=True)
-    assert is_lost(finding, welcomed=False) == (finding.value in LOST | {"agent_left", "agent_ended"})
+    assert is_lost(finding, welcomed=False) == (finding.value in LOST)
 
 
 def test_exit_codes() -> None:
