@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import psutil
@@ -173,6 +174,10 @@ def test_it_is_started_when_it_is_registered_and_nothing_of_it_stays(tmp_path: P
         group = running.pid
         assert group is not None
         assert living(group)
+    # Killed, which takes a moment to be dead.
+    deadline_s = time.monotonic() + 2.0
+    while living(group) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
     assert living(group) == []
 
 
