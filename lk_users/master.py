@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
+from lk_users.agent_watch import AgentWatch
 from lk_users.barrier import Action, Announced, Kind, MasterBarrier, RunOver, Send, State
 from lk_users.clock import NS_PER_S, SystemClock
 from lk_users.health import Trailer
@@ -77,6 +78,7 @@ class RunMaster:
             versions=_versions(),
             process={"region": process.region},
         ).write(self.run_dir)
+        self._watch = AgentWatch(settings.agent_worker_urls, self.run_dir, self._clock, self._under_way)
         self._greenlet = gevent.spawn(self._drive)
 
     def receive(self, worker: str, kind: str, data: Mapping[str, Any]) -> None:
@@ -121,6 +123,7 @@ class RunMaster:
     def judge(self) -> tuple[Judgement, str]:
         """Make the report. The verdict, and the text that ends the run."""
         self._greenlet.kill(block=False)
+        self._watch.stop()
         for reason in self._barrier.reasons:
             append_reason(self.run_dir, reason)
         for journal in self._copies.values():
@@ -152,7 +155,11 @@ class RunMaster:
                 self._ended.set()
                 self._over()
 
+    def _under_way(self) -> bool:
+        return self._barrier.state in (State.RUNNING, State.COLLECTING)
+
     def _announced(self, action: Announced) -> None:
+        self._watch.announced(action.t0_wall_ns)
         workers = self._barrier.workers
         shares = tuple(
             WorkerShare(worker=name, region=workers[name].region, first=share.first, count=share.count)

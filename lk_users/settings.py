@@ -86,6 +86,7 @@ RUN_OPTIONS: Final = (
     Option("deployment", "", "Deployment of the agent, as in the dispatch API."),
     Option("restart-policy", "", "on-failure or never, as in the dispatch API."),
     Option("api-budget", "", "API requests a minute. Default: 900 on LiveKit Cloud, else no limit."),
+    Option("agent-worker-url", "", "The agent's workers by HTTP, comma-separated: reports their load."),
     Option("slo", "count(lost) == 0; count(duplicate) == 0", "What makes the run a pass; ';' separates."),
     Option("project-id", "", "Project of LiveKit Cloud (p_…); its support asks for it first. For reports."),
     Option("park-timeout", "120", "Seconds from all users spawned to all users ready."),
@@ -144,6 +145,7 @@ class Settings:
     deployment: str = ""
     restart_policy: str = ""
     api_budget_per_minute: int = 0
+    agent_worker_urls: tuple[str, ...] = ()
     slo: str = "count(lost) == 0; count(duplicate) == 0"
     project_id: str = ""
     park_timeout_s: float = 120.0
@@ -195,6 +197,7 @@ class Settings:
             deployment=read.text("deployment"),
             restart_policy=read.choice("restart-policy", RESTART_POLICIES),
             api_budget_per_minute=read.budget("api-budget", CLOUD_API_BUDGET_PER_MINUTE if cloud else 0),
+            agent_worker_urls=read.urls("agent-worker-url"),
             slo=read.text("slo"),
             project_id=read.project("project-id"),
             park_timeout_s=read.number("park-timeout", least=0.1),
@@ -385,6 +388,15 @@ class _Reader:
             )
         return value
 
+    def urls(self, name: str) -> tuple[str, ...]:
+        """Comma-separated HTTP URLs, without a slash at their end, each once."""
+        given = dict.fromkeys(item.strip().rstrip("/") for item in self.text(name).split(",") if item.strip())
+        for url in given:
+            fault = _http_url_fault(url)
+            if fault:
+                self._faults.append(f"--{name} {_shown(url)}: {fault}")
+        return tuple(given)
+
     def template(self, name: str, *, strings_only: bool = False) -> Template:
         value = self.text(name)
         if not value:
@@ -474,6 +486,23 @@ def _fill(value: object, values: Mapping[str, str]) -> object:
     if isinstance(value, list):
         return [_fill(item, values) for item in value]
     return value
+
+
+def _http_url_fault(url: str) -> str:
+    """Why ``url`` is not the address of an HTTP endpoint; empty if it is."""
+    example = "for example http://127.0.0.1:8081"
+    try:
+        parts = urlsplit(url)
+        named = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and " " not in url
+        )
+    except ValueError:
+        named = False  # no such port, or a bracket that never closes
+    if not named:
+        return f"must be http:// or https://, a host and a port, {example}"
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        return f"must be without user, password and query, {example}"
+    return ""
 
 
 def _folder_fault(folder: Path) -> str:

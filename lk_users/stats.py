@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lk_users.record import Mark, Phase, Record
 
+_N = TypeVar("_N", int, float)
 
-def percentile(ordered: Sequence[int], percent: Fraction | int) -> int | None:
+
+def percentile(ordered: Sequence[_N], percent: Fraction | int) -> _N | None:
     """The nearest-rank percentile of ascending ``ordered``; None of nothing. ``percent``: 0 < p <= 100."""
     if not ordered:
         return None

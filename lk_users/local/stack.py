@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
 
+    from lk_users.local.cache import Say
     from lk_users.local.process import Child, Pause
-    from lk_users.local.server import Say
 
 AGENT_NAME: Final = "welcome"
 AGENT_WORKERS: Final = 4

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.record import Mark
-from lk_users.report import words
+from lk_users.report import agent_load, words
 from lk_users.settings import WELCOME_ITEMS
 from lk_users.welcome import mark_of
 
@@ -23,6 +23,7 @@ SLOS_SHOWN: Final = 4
 FAILURES_SHOWN: Final = 3
 # Both ids, both moments and both workers of a job that came twice have to fit.
 TWICE_LINES: Final = 4
+AGENT_LINES_SHOWN: Final = 3
 
 MARKS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -48,6 +49,7 @@ def text(summary: Summary) -> str:
         *_points([words.session_line(summary)], 1),
         *_points(words.failure_lines(summary), FAILURES_SHOWN),
         *_points(words.twice_lines(summary), 1, TWICE_LINES),
+        *_points(agent_load.lines(summary), AGENT_LINES_SHOWN),
         "",
         "Where the time went",
         *_points(words.time_lines(summary), 5),

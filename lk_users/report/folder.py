@@ -5,6 +5,7 @@
     run.json          what was asked for, written before the first user
     bursts.jsonl      one line a burst as it is announced: T0 and who takes part
     void.jsonl        what the master alone knows of why the run is void
+    agent_workers.jsonl   what the agent's workers said of their load (--agent-worker-url)
     workers/*.jsonl   each worker's journal (lk_users.sinks.jsonl)
     audio/*.wav       what failed sessions received (lk_users.sinks.wav), on the worker's machine
     records.jsonl     merged: one line for every intended session
@@ -24,6 +25,7 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from lk_users.agent_worker import AgentWorkerSample
 from lk_users.errors import RecordError, Refused
 from lk_users.health import Trailer
 from lk_users.outcome import Finding
@@ -42,6 +44,7 @@ SCHEMA: Final = 1
 RUN_FILE: Final = "run.json"
 BURSTS_FILE: Final = "bursts.jsonl"
 REASONS_FILE: Final = "void.jsonl"
+SAMPLES_FILE: Final = "agent_workers.jsonl"
 RECORDS_FILE: Final = "records.jsonl"
 SUMMARY_FILE: Final = "summary.json"
 MARKDOWN_FILE: Final = "summary.md"
@@ -159,6 +162,17 @@ def read_reasons(run_dir: Path) -> list[str]:
     """What ``append_reason`` kept. Raises RecordError."""
     path = run_dir / REASONS_FILE
     return [str(data.get("reason", "")) for _, data in _lines(path)] if path.exists() else []
+
+
+def append_sample(run_dir: Path, sample: AgentWorkerSample) -> None:
+    """Keep what an agent's worker said. Raises OSError."""
+    _append(run_dir / SAMPLES_FILE, asdict(sample))
+
+
+def read_samples(run_dir: Path) -> list[AgentWorkerSample]:
+    """What ``append_sample`` kept. Raises RecordError."""
+    path = run_dir / SAMPLES_FILE
+    return [_built(AgentWorkerSample, data, where) for where, data in _lines(path)] if path.exists() else []
 
 
 def read_bursts(run_dir: Path) -> list[BurstInfo]:

@@ -19,6 +19,7 @@ from lk_users.report.folder import (
     RunInfo,
     merge,
     read_reasons,
+    read_samples,
     write_atomically,
 )
 from lk_users.report.summary import summarize
@@ -52,7 +53,7 @@ def make_report(run_dir: Path) -> Judgement:
         merged.workers,
         [*read_reasons(run_dir), *_conflict_reasons(merged.conflicts)],
     )
-    summary = summarize(info, settings, merged, judgement)
+    summary = summarize(info, settings, merged, judgement, read_samples(run_dir))
     write_atomically(run_dir / RECORDS_FILE, "".join(record.to_json() + "\n" for record in merged.records))
     write_atomically(run_dir / SUMMARY_FILE, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     write_atomically(run_dir / MARKDOWN_FILE, markdown.text(summary))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lk_users.outcome import Finding, fault_of
-from lk_users.report import words
+from lk_users.report import agent_load, words
 from lk_users.report.tables import cell, marks, phases, points, table
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def text(summary: Summary) -> str:
         "## What became of the sessions",
         words.session_line(summary),
         points(words.failure_lines(summary)),
+        points(agent_load.lines(summary)),
+        _agent_workers(summary),
         _outcomes(summary),
         _twice(summary),
         "## Where the time went",
@@ -106,6 +108,11 @@ def _twice(summary: Summary) -> str:
         return ""
     advice = [f"{line}\n\n" for line in words.twice_lines(summary)]
     return f"### Agents that entered twice\n\n{''.join(advice)}{table(head, rows)}"
+
+
+def _agent_workers(summary: Summary) -> str:
+    head, *rows = agent_load.rows(summary) or [()]
+    return table(head, rows)
 
 
 def _workers(workers: Sequence[Mapping[str, Any]]) -> str:

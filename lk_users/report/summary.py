@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from lk_users import agent_worker
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.outcome import ORDER, OURS, Fault, Finding, fault_of
 from lk_users.record import Mark, Phase
@@ -23,6 +24,7 @@ from lk_users.verdict import counted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from lk_users.agent_worker import AgentWorkerSample
     from lk_users.health import Lag, Trailer
     from lk_users.record import Record
     from lk_users.report.folder import BurstInfo, Merged, RunInfo
@@ -48,8 +50,14 @@ _AGENT_FIELDS: Final = (
 TWICE: Final = (Finding.JOB_RETRIED, Finding.DUPLICATE_AGENT, Finding.AGENT_REJOINED)
 
 
-def summarize(info: RunInfo, settings: Settings, merged: Merged, judgement: Judgement) -> dict[str, Any]:
-    """The summary of one run, ready for JSON."""
+def summarize(
+    info: RunInfo,
+    settings: Settings,
+    merged: Merged,
+    judgement: Judgement,
+    samples: Sequence[AgentWorkerSample] = (),
+) -> dict[str, Any]:
+    """The summary of one run, ready for JSON. ``samples``: what the agent's workers said of themselves."""
     records = merged.records
     figures = counted(records, settings)
     return {
@@ -90,6 +98,7 @@ def summarize(info: RunInfo, settings: Settings, merged: Merged, judgement: Judg
         "bursts": [_burst(number, merged.bursts, figures) for number in _burst_numbers(merged)],
         "workers": _workers(records, merged.trailers),
         "users": users(figures, settings.mic),
+        "agent_workers": agent_worker.fold(settings.agent_worker_urls, samples),
         "sinks": {},
         "audio": [_audio(record) for record in records if AUDIO in record.evidence],
         "slowest": [_session(record) for record in _slowest(figures)],

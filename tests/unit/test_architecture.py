@@ -21,13 +21,14 @@ PACKAGE = Path(lk_users.__file__).parent
 # Low to high; a module imports from its own layer (without a circle) and lower ones. A package is one name.
 LAYERS = (
     "masking outcome clock record settings errors version stats",
-    "plan steps barrier health slo evidence jobs classify welcome",
+    "plan steps barrier health slo evidence jobs classify welcome agent_worker",
     "wire",
     "engines",
     "session burst reading",
     "sinks verdict",
     "report",
     "cleanup runtime",
+    "agent_watch",
     "preflight worker master",
     "placement user wiring",
     "cli",
@@ -35,7 +36,16 @@ LAYERS = (
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}
 # The embedded stack is a target, apart from all that measures it.
 LOCAL_MAY_IMPORT = {"errors", "version", "clock", "evidence", "wire", "local"}
-LOCUST_MODULES = {"user", "runtime", "worker", "master", "wiring", "placement", "sinks.locust_stats"}
+LOCUST_MODULES = {
+    "user",
+    "runtime",
+    "worker",
+    "master",
+    "agent_watch",
+    "wiring",
+    "placement",
+    "sinks.locust_stats",
+}
 CLOCK_CALLS = {
     "time.time",
     "time.time_ns",

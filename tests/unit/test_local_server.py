@@ -17,7 +17,7 @@ import pytest
 from livekit import api
 
 from lk_users.errors import Refused, StackError
-from lk_users.local import process, server
+from lk_users.local import cache, process, server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,11 +116,11 @@ def test_relative_name_becomes_absolute(
 def test_cache_root(bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert server.cache_root() == tmp_path / "cache"
+    assert cache.cache_root() == tmp_path / "cache"
     monkeypatch.delenv("LK_CACHE_DIR")
-    assert server.cache_root() == tmp_path / "xdg" / "lk-users"
+    assert cache.cache_root() == tmp_path / "xdg" / "lk-users"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert server.cache_root() == tmp_path / "home" / ".cache" / "lk-users"
+    assert cache.cache_root() == tmp_path / "home" / ".cache" / "lk-users"
 
 
 def test_version_of(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_tells_how_long_it_has_been_building(
         now[0] += 3
         return now[0]
 
-    monkeypatch.setattr(server, "time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr(cache, "time", SimpleNamespace(monotonic=monotonic))
     looks = [0]
 
     def pause(_: float) -> None:

@@ -49,9 +49,11 @@ def test_values_are_parsed() -> None:
             "batch_delay": 0.5,
             "welcome": "audio, text",
             "bursts": "3",
+            "agent_worker_url": "http://10.0.0.1:8081/, https://agents.example/one,http://10.0.0.1:8081",
         },
         50,
     )
+    assert chosen.agent_worker_urls == ("http://10.0.0.1:8081", "https://agents.example/one")
     assert (chosen.agent_name, chosen.batch_size, chosen.batch_delay_s, chosen.bursts) == ("a", 10, 0.5, 3)
     assert chosen.welcome == {"audio", "text"}
     assert chosen.options["batch-delay"] == "0.5"
@@ -81,6 +83,17 @@ def test_values_are_parsed() -> None:
         ({"session_timeout": "0"}, ["--session-timeout 0", "at least 0.1"]),
         ({"session_timeout": "inf"}, ["--session-timeout inf"]),
         ({"session_timeout": "nan"}, ["--session-timeout nan"]),
+        (
+            {"agent_worker_url": "http://10.0.0.1:8081,ws://u:secret@10.0.0.2:8081"},
+            ["--agent-worker-url ws://10.0.0.2:8081: must be http:// or https://", "http://127.0.0.1:8081"],
+        ),
+        ({"agent_worker_url": "10.0.0.1:8081"}, ["--agent-worker-url 10.0.0.1:8081", "must be http://"]),
+        ({"agent_worker_url": "http://"}, ["--agent-worker-url http:", "a host and a port"]),
+        ({"agent_worker_url": "http://a:99999"}, ["--agent-worker-url http://a:99999", "a host and a port"]),
+        ({"agent_worker_url": "http://[::1"}, ["--agent-worker-url http://[::1", "a host and a port"]),
+        ({"agent_worker_url": "http://a:1/x y"}, ["--agent-worker-url http://a:1/x y", "must be http://"]),
+        ({"agent_worker_url": "http://u:secret@a:1"}, ["--agent-worker-url http://a:1", "without user"]),
+        ({"agent_worker_url": "http://a:1?x=secret"}, ["--agent-worker-url http://a:1", "and query"]),
         ({"welcome": "audio,smell"}, ["--welcome smell", "state, track, audio, text"]),
         ({"welcome": " , "}, ["--welcome: empty"]),
         ({"welcome_timeout": "x"}, ["--welcome-timeout x"]),
