@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from livekit.protocol import models
 
-from lk_users.errors import ConnectionCut, WireError
+from lk_users.engines.dispatching import Dispatching
+from lk_users.errors import ConnectionCut
 from lk_users.outcome import Finding
 from lk_users.wire import api
-from lk_users.wire.armed import ArmedRequest
 from lk_users.wire.audio import Ear
 from lk_users.wire.peer import Peer
 from lk_users.wire.signalling import Signal, SignalPath, disconnect_reason
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from lk_users.clock import Clock
     from lk_users.engines.port import EngineListener
+    from lk_users.errors import WireError
     from lk_users.evidence import ParticipantView
     from lk_users.plan import PlannedSession
     from lk_users.settings import Settings
@@ -58,13 +59,11 @@ class ListenEngine:
     def __init__(
         self, planned: PlannedSession, settings: Settings, around: Surroundings, listener: EngineListener
     ) -> None:
-        self._planned = planned
-        self._settings = settings
         self._around = around
         self._listener = listener
         self._signal = Signal(around.endpoint, around.clock, self)
         self._peer = Peer(self, around.addresses, around.certificate)
-        self._request = ArmedRequest(around.endpoint, around.clock, self._answered)
+        self._dispatching = Dispatching(planned, settings, around, listener)
         self._streams = TextStreams()
         self._serial = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -82,28 +81,15 @@ class ListenEngine:
 
     async def build(self) -> None:
         """Tokens, request bytes, offer and open connections. Raises ConnectionCut."""
-        planned, around, settings = self._planned, self._around, self._settings
-        agent = api.AgentRequest(
-            settings.agent_name, planned.metadata, settings.deployment, settings.restart_policy
-        )
-        token = api.user_token(
-            around.keys, planned.room, planned.identity, planned.attributes,
-            agent if settings.dispatch == "token" else None, planned.room_metadata,
-        )  # fmt: skip
+        around = self._around
+        token = self._dispatching.user_token()
         sdp = await self._peer.offer() if around.path is SignalPath.V1 else ""
         self._signal.load_join(around.prefix, around.path, token, offer_sdp=sdp)
         await self._signal.arm()
-        if settings.dispatch in ("api", "room"):
-            path, body = (
-                api.create_dispatch(planned.room, agent)
-                if settings.dispatch == "api"
-                else api.create_room(planned.room, agent, planned.room_metadata)
-            )
-            self._request.load_post(around.prefix + path, api.admin_token(around.keys, planned.room), body)
-            await self._request.arm()
+        await self._dispatching.arm()
 
     def dispatch(self) -> int:
-        return self._request.fire()
+        return self._dispatching.fire()
 
     def join(self) -> int:
         return self._signal.fire()
@@ -117,7 +103,7 @@ class ListenEngine:
     async def close(self) -> None:
         self.leave()
         self._local_ports = self._peer.local_ports()
-        self._request.close()
+        self._dispatching.close()
         for task in list(self._tasks):
             task.cancel()
         await self._peer.close()
@@ -128,23 +114,13 @@ class ListenEngine:
             facts["worst_quality"] = models.ConnectionQuality.Name(self._worst_quality).lower()
         if self._sections_unasked:
             facts["sections_unasked"] = self._sections_unasked
-        if self._signal.rearmed or self._request.rearmed:
+        if self._signal.rearmed or self._dispatching.rearmed:
             facts["rearmed"] = True
         ears = [ear for ear in self._ears.values() if ear is not None]
         if ears:
             facts["loudest_dbfs"] = round(max(ear.loudest_dbfs for ear in ears), 1)
             facts["packets"] = sum(ear.packets for ear in ears)
         return facts
-
-    def _answered(self, result: bytes | WireError) -> None:
-        if self._ended:
-            return
-        if isinstance(result, WireError):
-            self._listener.dispatch_failed(result)
-        elif self._settings.dispatch == "api":
-            self._listener.dispatched(api.read_dispatch(result), "")
-        else:
-            self._listener.dispatched(None, api.read_room_sid(result))
 
     # What signalling tells.
 

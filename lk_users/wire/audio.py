@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-import numpy as np
 from av import CodecContext, Packet
 from av.error import FFmpegError
+
+from lk_users.wire.loudness import LoudnessGate
 
 if TYPE_CHECKING:
     from lk_users.clock import Clock
 
-# Louder than comfort noise and codec hiss (below -60 dBFS), quieter than any speech (above -35 dBFS).
-AUDIBLE_DBFS = -45.0
-# What is over sooner is a click.
-AUDIBLE_S = 0.04
-SILENCE_DBFS = -120.0
-
 
 class Ear:
-    """Decodes one track until it is audible: loud frames in a row for ``AUDIBLE_S``, of which the first
-    counts (``first_loud_ns``, monotonic clock)."""
+    """Decodes one track until it is audible."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
         self._decoder = CodecContext.create("libopus", "r")
-        self._loud_s = 0.0
-        self.first_loud_ns = 0
+        self._gate = LoudnessGate(clock)
         self.packets = 0
-        self.loudest_dbfs = SILENCE_DBFS
+
+    @property
+    def first_loud_ns(self) -> int:
+        return self._gate.first_loud_ns
+
+    @property
+    def loudest_dbfs(self) -> float:
+        return self._gate.loudest_dbfs
 
     def hear(self, payload: bytes) -> bool:
         """Is the track audible, with this payload?"""
@@ -38,20 +36,7 @@ class Ear:
             frames = self._decoder.decode(Packet(payload))
         except FFmpegError:
             return False
+        audible = False
         for frame in frames:
-            level_dbfs = rms_dbfs(frame.to_ndarray())
-            self.loudest_dbfs = max(self.loudest_dbfs, level_dbfs)
-            if level_dbfs < AUDIBLE_DBFS:
-                self._loud_s = 0.0
-                continue
-            if self._loud_s == 0:
-                self.first_loud_ns = self._clock.monotonic_ns()
-            self._loud_s += frame.samples / frame.sample_rate
-        return self._loud_s >= AUDIBLE_S
-
-
-def rms_dbfs(samples: np.ndarray) -> float:
-    """Level of a frame against full scale, floats or 16-bit integers."""
-    scale = 1.0 if samples.dtype.kind == "f" else 32768.0
-    power = float(np.mean(np.square(samples.astype(np.float32) / scale)))
-    return max(SILENCE_DBFS, 10 * math.log10(power)) if power > 0 else SILENCE_DBFS
+            audible = self._gate.pass_frame(frame.to_ndarray(), frame.samples / frame.sample_rate)
+        return audible

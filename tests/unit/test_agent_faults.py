@@ -11,7 +11,8 @@ import pytest
 from lk_users.clock import SystemClock
 from lk_users.local.faults import DEFAULT_DELAY_MS, Fault, Script, parse
 from lk_users.local.speech import FRAME_S, SPEECH_S, Sounds, SpokenTrack
-from lk_users.wire.audio import AUDIBLE_DBFS, Ear
+from lk_users.wire.audio import Ear
+from lk_users.wire.loudness import AUDIBLE_DBFS
 
 
 @pytest.mark.parametrize("fault", list(Fault))

@@ -8,7 +8,8 @@ from av import CodecContext
 
 from lk_users.clock import NS_PER_MS
 from lk_users.local.speech import FRAME_SAMPLES, SAMPLE_RATE_HZ, opus
-from lk_users.wire.audio import AUDIBLE_DBFS, SILENCE_DBFS, Ear, rms_dbfs
+from lk_users.wire.audio import Ear
+from lk_users.wire.loudness import AUDIBLE_DBFS, SILENCE_DBFS, rms_dbfs
 
 
 class Ticking:
