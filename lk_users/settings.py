@@ -64,6 +64,7 @@ RUN_OPTIONS: Final = (
     Option("order", "", "dispatch-first or join-first. Default: dispatch-first where there is a choice."),
     Option("release", "barrier", "barrier: all at one T0. free: when Locust spawns a user, then in a loop."),
     Option("engine", "listen", "How a session takes part: listen (hears), idle (does nothing; for benches)."),
+    Option("witness", "0", "So many of each burst's sessions by the official SDK, to compare."),
     Option("batch-size", "0", "Sessions a batch inside a burst; 0: all at T0."),
     Option("batch-delay", "1.0", "Seconds between batches."),
     Option("bursts", "1", "How many bursts a run has."),
@@ -115,6 +116,7 @@ class Settings:
     order: str = "dispatch-first"
     release: str = "barrier"
     engine: str = "listen"
+    witness: int = 0
     batch_size: int = 0
     batch_delay_s: float = 1.0
     bursts: int = 1
@@ -152,13 +154,18 @@ class Settings:
         batch_size = read.whole("batch-size", least=0)
         if batch_size > max(users, 0):
             faults.append(f"--batch-size {batch_size}: larger than the burst of {users} (--users)")
+        release = read.choice("release", RELEASES)
+        engine = read.choice("engine", ENGINES)
+        witness = read.whole("witness", least=0)
+        faults += _witness_faults(witness, users, release, engine)
         settings = cls(
             users=users,
             agent_name=agent_name,
             dispatch=dispatch,
             order=order or ("dispatch-first" if dispatch in ("api", "room") else "join-first"),
-            release=read.choice("release", RELEASES),
-            engine=read.choice("engine", ENGINES),
+            release=release,
+            engine=engine,
+            witness=witness,
             batch_size=batch_size,
             batch_delay_s=read.number("batch-delay"),
             bursts=read.whole("bursts", least=1),
@@ -379,6 +386,17 @@ def _dispatch_faults(agent_name: str, dispatch: str, order: str) -> list[str]:
         faults.append(
             "--order join-first: with --dispatch room the room must not exist before; use dispatch-first"
         )
+    return faults
+
+
+def _witness_faults(witness: int, users: int, release: str, engine: str) -> list[str]:
+    faults = []
+    if witness > max(users, 0):
+        faults.append(f"--witness {witness}: larger than the burst of {users} (--users)")
+    if witness and release == "free":
+        faults.append(f"--witness {witness}: compares sessions of one burst; use --release barrier")
+    if witness and engine == "idle":
+        faults.append(f"--witness {witness}: engine idle does nothing to compare with; use --engine listen")
     return faults
 
 

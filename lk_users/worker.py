@@ -32,10 +32,12 @@ from lk_users.burst import Burst, FreeUsers, Stage, Worker
 from lk_users.clock import NS_PER_MS, PingEstimator, SystemClock
 from lk_users.engines.idle import IdleEngine
 from lk_users.engines.listen import ListenEngine, Surroundings
+from lk_users.engines.sdk import SdkEngine
+from lk_users.engines.sdk_pool import SdkPool
 from lk_users.errors import WireError
 from lk_users.health import Trailer
 from lk_users.outcome import Finding
-from lk_users.plan import Share
+from lk_users.plan import WITNESS, Share
 from lk_users.sinks.jsonl import Journal
 from lk_users.version import VERSION
 from lk_users.wire.api import Api, Keys
@@ -73,6 +75,7 @@ class Ground:
     surroundings: Surroundings
     api: Api
     pinging: asyncio.Task[None]
+    witnesses: SdkPool
 
 
 class WorkerSide:
@@ -260,7 +263,10 @@ class WorkerSide:
         if self.settings.engine == "idle":
             return IdleEngine(self._clock, listener)
         assert self._ground is not None
-        return ListenEngine(item, self.settings, self._ground.surroundings, listener)
+        around = self._ground.surroundings
+        if item.engine == WITNESS:
+            return SdkEngine(item, self.settings, around, self._ground.witnesses, listener)
+        return ListenEngine(item, self.settings, around, listener)
 
     def _endpoint(self) -> Endpoint:
         target = self._target
@@ -416,11 +422,12 @@ async def _break_ground(
         pinger=pinger,
         certificate=SharedCertificate.generateCertificate(),
     )
-    return Ground(around, api, asyncio.get_running_loop().create_task(pinger.run()))
+    return Ground(around, api, asyncio.get_running_loop().create_task(pinger.run()), SdkPool())
 
 
 async def _close_ground(ground: Ground) -> None:
     ground.pinging.cancel()
+    await ground.witnesses.close()
     with contextlib.suppress(WireError):
         await ground.api.close()
 
