@@ -108,6 +108,8 @@ class Trailer:
     """CPU of the process from the start of building to the last decision."""
     read_cpu_s: float = 0.0
     """CPU of the reads after the burst and of the clean-up."""
+    witness_cpu_s: float = 0.0
+    """CPU of the SDK's child processes in this burst, beside ``cpu_s``."""
     rss_mb: float = 0.0
     void: tuple[str, ...] = ()
     """Reasons that only the worker knows, one clear line each."""

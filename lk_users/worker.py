@@ -11,7 +11,7 @@ import contextlib
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -302,7 +302,10 @@ class WorkerSide:
         elif self._burst is not None:
             self._runtime.call(self._burst.collect(self._api))
             offset_ms, uncertainty_ms = self._offset_ms()
-            trailer = self._burst.trailer(offset_ms, uncertainty_ms, _peak_rss_mb())
+            trailer = replace(
+                self._burst.trailer(offset_ms, uncertainty_ms, _peak_rss_mb()),
+                witness_cpu_s=round(self._ground.witnesses.spent_s(), 3) if self._ground is not None else 0.0,
+            )
         else:
             return
         # The records' own events came through the same queue, before the collect's end.

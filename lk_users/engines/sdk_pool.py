@@ -217,11 +217,12 @@ class SdkPool:
 
     def __init__(self) -> None:
         self._children: list[Child] = []
+        self._told_s = 0.0
 
-    @property
-    def cpu_s(self) -> float:
-        """CPU of all children, as far as they told it."""
-        return sum(child.cpu_s for child in self._children)
+    def spent_s(self) -> float:
+        """CPU of all children since the last call, as far as they told it."""
+        told_s, self._told_s = self._told_s, sum(child.cpu_s for child in self._children)
+        return self._told_s - told_s
 
     async def board(self, passenger: Passenger) -> Seat:
         """A seat in a child that is ready. Raises EngineCrashed."""

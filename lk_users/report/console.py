@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.classify import WELCOME_MARK
 from lk_users.record import Mark
-from lk_users.report import words
+from lk_users.report import witness_words, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,6 +50,7 @@ def text(summary: Summary) -> str:
         "",
         "How far to trust it",
         *_points([words.burst_line(summary), words.health_line(summary)], 2),
+        *_points(witness_words.lines(summary["witness"])[:1], 1),
     ]
     return "\n".join(lines)
 

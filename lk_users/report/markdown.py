@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lk_users.outcome import Finding, fault_of
-from lk_users.report import words
+from lk_users.report import witness_words, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +39,7 @@ def text(summary: Summary) -> str:
         _points([words.burst_line(summary), words.health_line(summary)]),
         _workers(summary["workers"]),
         _bursts(summary["bursts"]),
+        _witness(summary["witness"]),
         "## Slowest and failed sessions",
         _slowest(summary["slowest"]),
     ]
@@ -144,6 +145,19 @@ def _bursts(bursts: Sequence[Mapping[str, Any]]) -> str:
         for burst in bursts
     ]
     return _table(("burst", "T0 (UTC)", "sessions", "ok", "heard p50", "welcomed p50", "welcomed p99"), rows)
+
+
+def _witness(witness: Mapping[str, Any] | None) -> str:
+    if witness is None:
+        return ""
+    per_session_s = witness["cpu_s"] / witness["sessions"]
+    cpu = (
+        f"The SDK's processes took {words.duration(1000 * per_session_s)} CPU a session, start-up included; "
+        "that is in no other figure."
+    )
+    points = _points([*witness_words.lines(witness), *([cpu] if per_session_s else [])])
+    table = _table(witness_words.HEAD, witness_words.rows(witness))
+    return f"## The witness\n\n{points}\n\n{table}"
 
 
 def _slowest(sessions: Sequence[Mapping[str, Any]]) -> str:

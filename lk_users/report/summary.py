@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.outcome import ORDER, OURS, Fault, Finding, fault_of
 from lk_users.record import Mark, Phase
+from lk_users.report.witness import section
 from lk_users.slo import GROUPS, belongs
 from lk_users.stats import limit_ns, mark_samples_ns, percentile, phase_samples_ns, start_errors_ns
 from lk_users.verdict import counted
@@ -77,6 +78,7 @@ def summarize(info: RunInfo, settings: Settings, merged: Merged, judgement: Judg
         "bottleneck": _bottleneck(figures),
         "bursts": [_burst(number, merged.bursts, figures) for number in _burst_numbers(merged)],
         "workers": _workers(records, merged.trailers),
+        "witness": section(figures, merged.trailers),
         "sinks": {},
         "slowest": [_session(record) for record in _slowest(figures)],
     }
