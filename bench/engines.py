@@ -25,6 +25,7 @@ from lk_users.local import stack
 LOCUSTFILE: Final = Path(__file__).parent.parent / "locustfiles" / "burst.py"
 USERS: Final = 20
 WITNESSES: Final = 10
+SIDES: Final = ("listen", "sdk")
 JOIN_MS: Final = 60.0
 AUDIO_MS: Final = 150.0
 # A session that hears nothing ends by its timeout.
@@ -66,8 +67,9 @@ def compare(case: str, witness: dict[str, Any]) -> bool:
         print(f"    {name:22} {'   '.join(cells)}   difference {_ms(values['difference_p50_ms'])}")
     late, delay, buffer = witness["late_users"], witness["receive_delay_ms"], witness["jitter_buffer_ms"]
     print(
-        f"    in the room after their agent: listen {late['listen']}, sdk {late['sdk']}; SDK's receive delay "
-        f"p50 {_ms(delay['p50'])} p90 {_ms(delay['p90'])} (n {delay['n']}), its jitter buffer {_ms(buffer['p50'])}; "
+        f"    in the room after their agent: listen {late['listen']}, sdk {late['sdk']}; the SDK's receive "
+        f"delay p50 {_ms(delay['p50'])} p90 {_ms(delay['p90'])} (n {delay['n']}), of it in its jitter buffer "
+        f"{_ms(buffer['p50'])}; "
         f"{1000 * witness['cpu_s'] / witness['sessions']:.0f} ms CPU a session",
         flush=True,
     )

@@ -78,8 +78,8 @@ def _hearing(witness: Mapping[str, Any]) -> list[str]:
     if delay["n"]:
         left = _signed(round(difference - delay["p50"], 3))
         line += (
-            f" Once the SDK's own receive delay is taken off, {duration(delay['p50'])} from a packet's arrival "
-            f"to its sound (p50 of {delay['n']}): {left}."
+            f" Once the SDK's own receive delay is taken off, {duration(delay['p50'])} from a packet's "
+            f"arrival to its sound (p50 of {delay['n']}): {left}."
         )
     elif buffer["n"]:
         line += (
