@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOCAL_WORKER = "local"
+# A worker is not told how many users a burst has; its master has checked what depends on it.
+UNKNOWN_USERS = 1_000_000
 # Beyond the trailers' own deadline: the reads of a large burst are spread out.
 END_PATIENCE_S = 120.0
 
@@ -192,7 +194,7 @@ class Wiring:
         self._runtime.start()
         self._closing = False
         options = vars(self._environment.parsed_options)
-        users = int(self._runner.target_user_count) if self._leads else int(options.get("num_users") or 1)
+        users = int(self._runner.target_user_count) if self._leads else UNKNOWN_USERS
         try:
             settings = preflight.read_settings(options, users, self._target)
         except Refused as exc:

@@ -3,7 +3,8 @@
 That loop has a thread that gevent knows nothing of, inside a process that gevent patched: asyncio's own
 subprocesses need child watchers, ``subprocess`` is gevent's. So a child is spawned by ``posix_spawn``
 (a fresh program, nothing of the SDK crosses a fork), its pipes are read when the loop says so, and its end
-is told by the end of its output.
+is told by the end of its output. ``posix``, not ``os``, wherever gevent replaces the latter: its ``close``
+leaves the closing to a hub, and this thread's never runs.
 """
 
 from __future__ import annotations
@@ -114,12 +115,13 @@ class Child:
     async def close(self) -> None:
         """End it, whatever it does. Idempotent."""
         self._hang_up()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(END_S):
-                await self._over.wait()
-        if not self._over.is_set():
-            self._kill()
-            await self._over.wait()
+        for kill in (False, True):
+            if kill:
+                self._kill()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_S):
+                    await self._over.wait()
+                    return
 
     def _write_on(self) -> None:
         self._loop.remove_writer(self._input)
@@ -129,7 +131,7 @@ class Child:
     def _hang_up(self) -> None:
         if self._input >= 0:
             self._loop.remove_writer(self._input)
-            os.close(self._input)
+            posix.close(self._input)
             self._input = -1
 
     def _read(self) -> None:
@@ -171,8 +173,8 @@ class Child:
         self._read_errors()
         self._hang_up()
         self._loop.remove_reader(self._errors)
-        os.close(self._output)
-        os.close(self._errors)
+        posix.close(self._output)
+        posix.close(self._errors)
         words = shown(self._last_words.decode("utf-8", "replace").strip().rpartition("\n")[2])
         self.gone = f"its SDK child ended: {status}" + (f"; its last words: {words}" if words else "")
         if not self._ready.done():
@@ -274,7 +276,6 @@ def _spawn() -> tuple[int, int, int, int]:
     (their_input, our_input), (our_output, their_output), (our_errors, their_errors) = pipes
     ours, theirs = (our_input, our_output, our_errors), (their_input, their_output, their_errors)
     try:
-        # Not ``os.posix_spawn``, which gevent replaces by one that needs its own loop's child watchers.
         pid = posix.posix_spawn(
             sys.executable,
             [sys.executable, "-P", "-m", _MODULE],
@@ -285,11 +286,11 @@ def _spawn() -> tuple[int, int, int, int]:
         )
     except OSError:
         for handle in ours:
-            os.close(handle)
+            posix.close(handle)
         raise
     finally:
         for handle in theirs:
-            os.close(handle)
+            posix.close(handle)
     return pid, *ours
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from conftest import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +71,21 @@ def test_children_end_with_a_worker_that_is_killed(start: Callable[..., Running]
     running.signal(signal.SIGKILL)
     running.process.wait()
     assert running.group_is_gone()
+
+
+def test_a_worker_elsewhere_knows_only_what_its_master_tells(start: Callable[..., Running]) -> None:
+    """Options that depend on the size of the burst, which no message of Locust's has."""
+    port = str(free_port())
+    worker = start("--worker", "--master-host", "127.0.0.1", "--master-port", port)
+    options = ("--witness", "2", "--batch-size", "2", "--batch-delay", "0.1")
+    master = start(
+        "-u", "4", "-r", "4", "--agent-name", "welcome", *options, "--master", "--expect-workers", "1",
+        "--master-bind-host", "127.0.0.1", "--master-bind-port", port,
+    )  # fmt: skip
+    done = master.finish()
+    assert (done.code, done.outcomes) == (0, {"ok": 4}), done.stdout + done.stderr
+    assert [record["engine"] for record in done.records] == ["listen", "sdk", "listen", "sdk"]
+    assert worker.process.wait(30) == 0
 
 
 def test_each_worker_process_has_its_own_children(start: Callable[..., Running]) -> None:
