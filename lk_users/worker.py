@@ -75,7 +75,6 @@ class Ground:
     surroundings: Surroundings
     api: Api
     pinging: asyncio.Task[None]
-    witnesses: SdkPool
 
 
 class WorkerSide:
@@ -116,6 +115,7 @@ class WorkerSide:
         self._builder: gevent.Greenlet | None = None
         self._cancel_cause = ""
         self._ground: Ground | None = None
+        self._witnesses = SdkPool(runtime.watch_child)
         self._records: list[Record] = []
         self._counts = {"decided": 0, "welcomed": 0, "failed": 0}
         self._collected = Event()
@@ -174,6 +174,7 @@ class WorkerSide:
         if self._ground is not None:
             ground, self._ground = self._ground, None
             self._runtime.call(_close_ground(ground))
+            self._runtime.call(self._witnesses.close())
         if self._journal is not None:
             self._journal.close()
 
@@ -265,7 +266,7 @@ class WorkerSide:
         assert self._ground is not None
         around = self._ground.surroundings
         if item.engine == WITNESS:
-            return SdkEngine(item, self.settings, around, self._ground.witnesses, listener)
+            return SdkEngine(item, self.settings, around, self._witnesses, listener)
         return ListenEngine(item, self.settings, around, listener)
 
     def _endpoint(self) -> Endpoint:
@@ -304,7 +305,7 @@ class WorkerSide:
             offset_ms, uncertainty_ms = self._offset_ms()
             trailer = replace(
                 self._burst.trailer(offset_ms, uncertainty_ms, _peak_rss_mb()),
-                witness_cpu_s=round(self._ground.witnesses.spent_s(), 3) if self._ground is not None else 0.0,
+                witness_cpu_s=round(self._witnesses.spent_s(), 3),
             )
         else:
             return
@@ -425,12 +426,11 @@ async def _break_ground(
         pinger=pinger,
         certificate=SharedCertificate.generateCertificate(),
     )
-    return Ground(around, api, asyncio.get_running_loop().create_task(pinger.run()), SdkPool())
+    return Ground(around, api, asyncio.get_running_loop().create_task(pinger.run()))
 
 
 async def _close_ground(ground: Ground) -> None:
     ground.pinging.cancel()
-    await ground.witnesses.close()
     with contextlib.suppress(WireError):
         await ground.api.close()
 

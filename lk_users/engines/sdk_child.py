@@ -40,6 +40,13 @@ ROOM_SID_S: Final = 1.0
 JOIN_END_S: Final = 2.0
 _AGENT: Final = rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
 _DISCONNECTED: Final = "disconnected"
+# From worst to best; the SDK's numbers are in another order.
+_WORSE: Final = (
+    rtc.ConnectionQuality.QUALITY_LOST,
+    rtc.ConnectionQuality.QUALITY_POOR,
+    rtc.ConnectionQuality.QUALITY_GOOD,
+    rtc.ConnectionQuality.QUALITY_EXCELLENT,
+)
 
 
 class Guest:
@@ -52,6 +59,7 @@ class Guest:
         self._say = say
         self._tasks: set[asyncio.Task[None]] = set()
         self._joining: asyncio.Task[None] | None = None
+        self._worst = len(_WORSE)
         self._heard: set[str] = set()
         self._room = room = rtc.Room()
         # Before the join: what comes without a handler is dropped.
@@ -65,6 +73,7 @@ class Guest:
         room.on("track_unpublished", lambda publication, who: self._changed(who))
         room.on("track_subscribed", lambda track, publication, who: self._listen(who))
         room.on("transcription_received", self._transcribed)
+        room.on("connection_quality_changed", self._scored)
         room.on("reconnecting", lambda: self._tell("reconnecting"))
         room.on("reconnected", lambda: self._tell("reconnected"))
         room.on("disconnected", self._disconnected)
@@ -111,6 +120,12 @@ class Guest:
 
     def _disconnected(self, reason: rtc.DisconnectReason.ValueType) -> None:
         self._tell("disconnected", reason=rtc.DisconnectReason.Name(reason).lower())
+
+    def _scored(self, who: rtc.Participant | None, quality: rtc.ConnectionQuality) -> None:
+        if isinstance(who, rtc.LocalParticipant) and quality in _WORSE[: self._worst]:
+            self._worst = _WORSE.index(quality)
+            name = quality.name.removeprefix("QUALITY_").lower()
+            self._tell("facts", facts={"worst_quality": name})
 
     # Hearing.
 

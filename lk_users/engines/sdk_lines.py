@@ -16,7 +16,7 @@ from typing import Any
 
 from lk_users.evidence import ParticipantView
 
-# A JSON web token: an error's text may quote the one that it was about.
+# A JSON web token: a server that refuses one may quote it, and the SDK then has it in its error.
 _TOKEN = re.compile(r"\beyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?")
 _SHOWN = 300
 

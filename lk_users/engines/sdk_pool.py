@@ -24,7 +24,9 @@ from lk_users.engines.sdk_lines import Lines, line, shown
 from lk_users.errors import EngineCrashed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    Watch = Callable[[int, Callable[[int], None]], None]
 
 # Beyond it the SDK's one network thread grows faster than linearly, and a panic costs all of them.
 SEATS: Final = 25
@@ -52,7 +54,7 @@ class Passenger(Protocol):
 class Child:
     """One process with up to ``SEATS`` users."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch) -> None:
         self.cpu_s = 0.0
         self.version = ""
         self.gone = ""
@@ -66,7 +68,9 @@ class Child:
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
+        self._exit_code: int | None = None
         self._pid, self._input, self._output, self._errors = _spawn()
+        watch(self._pid, self._reaped)
         for handle in (self._input, self._output, self._errors):
             os.set_blocking(handle, False)
         self._loop.add_reader(self._output, self._read)
@@ -185,27 +189,29 @@ class Child:
             passenger.crashed(self.gone)
         self._over.set()
 
+    def _reaped(self, exit_code: int) -> None:
+        self._exit_code = exit_code
+
     async def _reap(self) -> str:
         """Its exit status in words, once it has one."""
         deadline_s = self._loop.time() + END_S
-        while not (status := self._status()):
-            if self._loop.time() > deadline_s:
-                os.kill(self._pid, signal.SIGKILL)
+        while self._exit_code is None:
+            try:
+                pid, status = posix.waitpid(self._pid, os.WNOHANG)
+            except ChildProcessError:
+                # Somebody else took it, and will tell in a moment.
+                if self._loop.time() > deadline_s:
+                    return "its exit status is not known"
+            else:
+                if pid:
+                    self._exit_code = os.waitstatus_to_exitcode(status)
+                    break
+                if self._loop.time() > deadline_s:
+                    posix.kill(self._pid, signal.SIGKILL)
             await asyncio.sleep(_REAP_LOOK_S)
-        return status
-
-    def _status(self) -> str:
-        """Empty while it lives."""
-        try:
-            result = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG)
-        except ChildProcessError:
-            # gevent reaps whatever ends, in a process that forked by it or came from such a fork.
-            return "status not known"
-        if result is None:
-            return ""
-        if result.si_code == os.CLD_EXITED:
-            return f"exit status {result.si_status}"
-        return f"killed by {signal.Signals(result.si_status).name}"
+        if self._exit_code < 0:
+            return f"killed by {signal.Signals(-self._exit_code).name}"
+        return f"exit status {self._exit_code}"
 
     def _kill(self) -> None:
         # Not yet waited for, so its number can't be another's.
@@ -215,9 +221,14 @@ class Child:
 
 
 class SdkPool:
-    """The children of one process, as many as its users need."""
+    """The children of one process, as many as its users need.
 
-    def __init__(self) -> None:
+    ``watch``: tells the exit code of a process id (negative: a signal) on the loop, should somebody else take
+    it. gevent's loop reaps whatever child ends.
+    """
+
+    def __init__(self, watch: Watch = lambda pid, ended: None) -> None:
+        self._watch = watch
         self._children: list[Child] = []
         self._told_s = 0.0
 
@@ -231,7 +242,7 @@ class SdkPool:
         child = next((child for child in self._children if child.has_room), None)
         if child is None:
             try:
-                child = Child()
+                child = Child(self._watch)
             except OSError as exc:
                 raise EngineCrashed(f"no SDK child could be started: {exc.strerror or exc}") from exc
             self._children.append(child)

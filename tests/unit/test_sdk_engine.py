@@ -211,9 +211,9 @@ def test_a_child_that_does_not_answer_is_ours_and_left_alone() -> None:
 @pytest.mark.parametrize(
     ("cause", "finding"),
     [
-        ("signal failure: client error: 401 - no permissions", Finding.CONNECT_FAILED),
-        ("signal failure: client error: 429 - too many", Finding.RATE_LIMITED),
-        ("engine: connection error: timeout", Finding.CONNECT_FAILED),
+        ("engine: signal failure: client error: 401 Unauthorized - invalid token", Finding.CONNECT_FAILED),
+        ("engine: signal failure: client error: 429 Too Many Requests - wait", Finding.RATE_LIMITED),
+        ("engine: signal failure: transport connection error: IO error: x", Finding.CONNECT_FAILED),
     ],
 )
 def test_a_refused_join_by_its_status(cause: str, finding: Finding) -> None:
