@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -278,9 +279,13 @@ async def serve(orders: int, out: Any) -> None:
     def read() -> None:
         # A thread of its own, so that the end of the worker ends us also where the loop hangs.
         lines = Lines()
-        while data := os.read(orders, 1 << 16):
-            for order in lines.feed(data):
-                loop.call_soon_threadsafe(obey, order)
+        try:
+            while data := os.read(orders, 1 << 16):
+                for order in lines.feed(data):
+                    loop.call_soon_threadsafe(obey, order)
+        except Exception:
+            traceback.print_exc()
+            os._exit(1)
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
