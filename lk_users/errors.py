@@ -6,6 +6,7 @@
     ├── Refused              before start: the user's input or surroundings; one line each, exit code 12
     │   └── StackError       the embedded stack could not be had or started
     ├── IllegalEvent         a bug of ours: an event that a session's step does not know
+    ├── EngineCrashed        a bug or an end of ours: the engine under a session is gone
     ├── SessionFailed        how Locust is told the outcome of a session that is not ok
     ├── RecordError          a record or journal line that cannot be read
     └── WireError            what the network did to one session; a cause, never a crash
@@ -48,6 +49,10 @@ class StackError(Refused):
 
 class IllegalEvent(LkUsersError):
     """An event that the step it met does not allow. Nothing was changed."""
+
+
+class EngineCrashed(LkUsersError):
+    """The engine under a session is gone; ours, never the target's. Its text is the cause."""
 
 
 class SessionFailed(LkUsersError):

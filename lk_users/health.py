@@ -108,6 +108,8 @@ class Trailer:
     """CPU of the process from the start of building to the last decision."""
     read_cpu_s: float = 0.0
     """CPU of the reads after the burst and of the clean-up."""
+    witness_cpu_s: float = 0.0
+    """CPU of the SDK's child processes in this burst, beside ``cpu_s``."""
     rss_mb: float = 0.0
     server_clock: dict[str, float] = field(default_factory=dict)
     """The server's wall clock against ours, as :meth:`lk_users.clock.ServerClock.summary` says it."""

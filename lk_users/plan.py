@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from lk_users.clock import NS_PER_S
 from lk_users.record import Record
 
+# The engine of the sessions that are compared with all others.
+WITNESS = "sdk"
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -88,15 +91,18 @@ def region_faults(regions: Mapping[str, str], region_users: Mapping[str, int]) -
 def sessions(share: Share, settings: Settings, region: str) -> Iterator[PlannedSession]:
     """The sessions of a share, in the order of their start."""
     for ordinal in range(share.first, share.first + share.count):
-        yield planned(share.run_id, share.burst, ordinal, settings, region)
+        yield planned(share.run_id, share.burst, ordinal, settings, region, share.total)
 
 
-def planned(run_id: str, burst: int, ordinal: int, settings: Settings, region: str) -> PlannedSession:
-    """One session by its number."""
+def planned(
+    run_id: str, burst: int, ordinal: int, settings: Settings, region: str, total: int = 0
+) -> PlannedSession:
+    """One session by its number, of ``total`` in its burst (0: no burst)."""
     session_id = f"{run_id}-b{burst}-{ordinal}"
+    engine = WITNESS if is_witness(ordinal, settings.witness, total) else settings.engine
     values = {
         "session_id": session_id,
-        "engine": settings.engine,
+        "engine": engine,
         "burst": str(burst),
         "region": region,
     }
@@ -107,11 +113,16 @@ def planned(run_id: str, burst: int, ordinal: int, settings: Settings, region: s
         burst=burst,
         ordinal=ordinal,
         offset_ns=offset_ns(ordinal, settings),
-        engine=settings.engine,
+        engine=engine,
         metadata=settings.metadata.render(ordinal, values),
         attributes=settings.attributes.render(ordinal, values),
         room_metadata=settings.room_metadata.render(ordinal, values),
     )
+
+
+def is_witness(ordinal: int, witnesses: int, total: int) -> bool:
+    """``witnesses`` of ``total``, spread evenly, so that every worker and batch has its part."""
+    return total > 0 and (ordinal + 1) * witnesses // total > ordinal * witnesses // total
 
 
 def unrecorded(

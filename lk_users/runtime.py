@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -102,6 +103,26 @@ class Runtime:
         if not self._waking:
             self._waking = True
             self.loop.call_later(WAKE_S, self._wake_greenlets)
+
+    def watch_child(self, pid: int, ended: Callable[[int], None]) -> None:
+        """From the loop: call ``ended`` there with the exit code of a child process, negative for a signal.
+
+        gevent's loop reaps every child of the process, so it alone can tell.
+        """
+
+        def start() -> None:
+            watcher = gevent.get_hub().loop.child(pid, ref=False)
+
+            def tell() -> None:
+                code = os.waitstatus_to_exitcode(watcher.rstatus)
+                watcher.stop()
+                watcher.close()
+                if self._loop is not None:
+                    self.on_loop(ended, code)
+
+            watcher.start(tell)
+
+        self.post(start)
 
     def _wake_greenlets(self) -> None:
         self._waking = False

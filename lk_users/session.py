@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lk_users import jobs
 from lk_users.classify import classify
 from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock
-from lk_users.errors import HttpError, WireError
+from lk_users.errors import EngineCrashed, HttpError, WireError
 from lk_users.evidence import AGENT_STATE_ATTRIBUTE, NEVER_NS, Observation, Sighting, Voice
 from lk_users.outcome import Finding
 from lk_users.plan import unrecorded
@@ -104,6 +104,8 @@ class Session:
             await self.engine.build()
         except WireError as exc:
             self._failure = (Finding.CONNECT_FAILED, f"before T0: {exc.cause}")
+        except EngineCrashed as exc:
+            self._failure = (Finding.ENGINE_CRASHED, f"before T0: {exc}")
         except Exception as exc:
             # Ours, whatever it is; one session's must not cost the others their burst.
             self._failure = (Finding.ENGINE_CRASHED, f"before T0: {type(exc).__name__}: {exc}")
@@ -170,14 +172,22 @@ class Session:
             self._fail(Finding.DISPATCH_FAILED, error)
 
     def connected(
-        self, own: ParticipantView, room_sid: str, others: Sequence[ParticipantView], server: str
+        self,
+        own: ParticipantView,
+        room_sid: str,
+        others: Sequence[ParticipantView],
+        server: str,
+        at_ns: int | None = None,
     ) -> None:
         if not self._take(Event.CONNECTED):
             return
-        now_ns = self._clock.monotonic_ns()
-        self._room_sid = room_sid
+        now_ns = self._clock.monotonic_ns() if at_ns is None else at_ns
+        self._room_sid = room_sid or self._room_sid
         self._own_sid = own.sid
-        self._facts["server"] = self._node = server
+        # The SDK does not tell: its sessions' brackets are those of a node without a name.
+        self._node = server
+        if server:
+            self._facts["server"] = server
         if own.joined_at_ms:
             joined_ns = own.joined_at_ms * NS_PER_MS
             self._server_clock.add(server, self._join_written_ns, joined_ns, now_ns, resolution_ns=NS_PER_MS)
@@ -187,15 +197,15 @@ class Session:
             self._dispatch_written_ns = self.engine.dispatch()
             self._take(Event.DISPATCH_WRITTEN)
         for other in others:
-            self.participant(other)
+            self.participant(other, at_ns)
 
     def join_failed(self, error: WireError) -> None:
         if self._take(Event.JOIN_REFUSED):
             self._fail(Finding.CONNECT_FAILED, error)
 
-    def media_up(self) -> None:
+    def media_up(self, at_ns: int | None = None) -> None:
         if self._take(Event.MEDIA_UP):
-            self._mark(Mark.MEDIA_UP)
+            self._mark(Mark.MEDIA_UP, at_ns)
 
     def media_failed(self, state: str) -> None:
         if self.decided_ns is None:
@@ -207,25 +217,33 @@ class Session:
             self._failure = (finding, cause)
             self._decide()
 
-    def participant(self, view: ParticipantView) -> None:
+    def crashed(self, cause: str) -> None:
+        if self.decided_ns is not None:
+            return
+        self._failure = (Finding.ENGINE_CRASHED, cause)
+        # Before its start there is nothing to decide yet: ``fired`` does.
+        if self._fired_ns:
+            self._decide()
+
+    def participant(self, view: ParticipantView, at_ns: int | None = None) -> None:
         if not view.agent:
             return
         known = self._sightings.get(view.sid)
         if view.state == "disconnected":
             if known is not None and known.gone_ns is None:
-                self._gone(known, view)
+                self._gone(known, view, at_ns)
             elif known is not None and known.replaced_by and view.disconnect_reason:
                 self._sightings[known.sid] = replace(known, gone_reason=view.disconnect_reason)
             return
         if known is None and not view.on_behalf_of:
-            known = self._sighted(view)
+            known = self._sighted(view, at_ns)
         if known is not None and known.named:
-            self._agent_state(view)
+            self._agent_state(view, at_ns)
 
-    def subscribed(self, participant_sid: str) -> None:
+    def subscribed(self, participant_sid: str, at_ns: int | None = None) -> None:
         if self._is_agent(participant_sid):
-            self._hear_of(participant_sid, track_ns=self._now_ns())
-            self._mark(Mark.AGENT_TRACK)
+            self._hear_of(participant_sid, track_ns=self._now_ns(at_ns))
+            self._mark(Mark.AGENT_TRACK, at_ns)
             self._heard()
 
     def packet(self, participant_sid: str, reached_ns: int) -> None:
@@ -240,8 +258,8 @@ class Session:
         self._heard()
         return lead_ns(voice) >= CLIPPED_NS
 
-    def text(self, piece: TextPiece) -> None:
-        self._reading.take(piece, self._now_ns())
+    def text(self, piece: TextPiece, at_ns: int | None = None) -> None:
+        self._reading.take(piece, self._now_ns(at_ns))
         self._match_text()
 
     def data(self, piece: DataPiece) -> None:
@@ -339,9 +357,10 @@ class Session:
 
     # Inside.
 
-    def _now_ns(self) -> int:
-        """From the intended start; 0 as long as there is none."""
-        return self._clock.monotonic_ns() - self.intended_ns if self.intended_ns else 0
+    def _now_ns(self, at_ns: int | None = None) -> int:
+        """From the intended start, of ``at_ns`` if given; 0 as long as there is none."""
+        now_ns = self._clock.monotonic_ns() if at_ns is None else at_ns
+        return now_ns - self.intended_ns if self.intended_ns else 0
 
     def _take(self, event: Event) -> bool:
         """Advance by an event of the engine, unless the session is over."""
@@ -377,12 +396,12 @@ class Session:
         sighting = self._sightings.get(participant_sid)
         return (sighting is None or sighting.named) and self.saw_agent
 
-    def _sighted(self, view: ParticipantView) -> Sighting:
+    def _sighted(self, view: ParticipantView, at_ns: int | None) -> Sighting:
         sighting = Sighting(
             sid=view.sid,
             identity=view.identity,
             named=view.is_named(self._settings.agent_name),
-            seen_ns=self._now_ns(),
+            seen_ns=self._now_ns(at_ns),
             joined_at_ms=view.joined_at_ms,
             region=view.region,
             hosted=view.hosted,
@@ -398,13 +417,13 @@ class Session:
         if sighting.named:
             if self.transaction.allows(Event.AGENT_SEEN):
                 self._take(Event.AGENT_SEEN)
-            self._mark(Mark.AGENT_SEEN)
+            self._mark(Mark.AGENT_SEEN, at_ns)
             self._match_text()
         return sighting
 
-    def _gone(self, known: Sighting, view: ParticipantView) -> None:
+    def _gone(self, known: Sighting, view: ParticipantView, at_ns: int | None) -> None:
         self._sightings[known.sid] = replace(
-            known, gone_ns=self._now_ns(), gone_reason=view.disconnect_reason
+            known, gone_ns=self._now_ns(at_ns), gone_reason=view.disconnect_reason
         )
         still_there = any(other.named and other.gone_ns is None for other in self._sightings.values())
         if known.named and not still_there:
@@ -420,14 +439,14 @@ class Session:
         if all(sighting.gone_ns is not None and sighting.gone_ns <= since_ns for sighting in named):
             self._decide()
 
-    def _agent_state(self, view: ParticipantView) -> None:
+    def _agent_state(self, view: ParticipantView, at_ns: int | None) -> None:
         if view.state == "active":
-            self._mark(Mark.AGENT_ACTIVE)
+            self._mark(Mark.AGENT_ACTIVE, at_ns)
         if view.agent_state and view.agent_state != "initializing":
-            self._mark(Mark.AGENT_READY)
+            self._mark(Mark.AGENT_READY, at_ns)
         if view.agent_state == "speaking":
-            self._hear_of(view.sid, speaking_ns=self._now_ns())
-            self._mark(Mark.AGENT_SPEAKING)
+            self._hear_of(view.sid, speaking_ns=self._now_ns(at_ns))
+            self._mark(Mark.AGENT_SPEAKING, at_ns)
             self._heard()
 
     def _match_text(self) -> None:

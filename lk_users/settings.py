@@ -70,6 +70,7 @@ RUN_OPTIONS: Final = (
     Option("engine", "listen", "How a session takes part: listen (hears), idle (does nothing; for benches)."),
     Option("mic", "silence", "Each user's microphone: silence (as a real client's) or none."),
     Option("ice", "auto", "How media gets there: host, relay (TURN), or auto: TURN where host fails."),
+    Option("witness", "0", "So many of each burst's sessions by the official SDK, to compare."),
     Option("batch-size", "0", "Sessions a batch inside a burst; 0: all at T0."),
     Option("batch-delay", "1.0", "Seconds between batches."),
     Option("region-users", "", "Users of each region, for example us-east=300,eu=200; default: even."),
@@ -128,6 +129,7 @@ class Settings:
     engine: str = "listen"
     mic: str = "silence"
     ice: str = "auto"
+    witness: int = 0
     batch_size: int = 0
     batch_delay_s: float = 1.0
     region_users: Mapping[str, int] = field(default_factory=dict)
@@ -172,15 +174,20 @@ class Settings:
         batch_size = read.whole("batch-size", least=0)
         if users is not None and batch_size > max(users, 0):
             faults.append(f"--batch-size {batch_size}: larger than the burst of {users} (--users)")
+        release = read.choice("release", RELEASES)
+        engine = read.choice("engine", ENGINES)
+        witness = read.whole("witness", least=0)
+        faults += _witness_faults(witness, users, release, engine)
         settings = cls(
             users=users or 0,
             agent_name=agent_name,
             dispatch=dispatch,
             order=order or ("dispatch-first" if dispatch in ("api", "room") else "join-first"),
-            release=read.choice("release", RELEASES),
-            engine=read.choice("engine", ENGINES),
+            release=release,
+            engine=engine,
             mic=read.choice("mic", MICS),
             ice=read.choice("ice", ICES),
+            witness=witness,
             batch_size=batch_size,
             batch_delay_s=read.number("batch-delay"),
             region_users=read.shares("region-users", users),
@@ -449,6 +456,17 @@ def _dispatch_faults(agent_name: str, dispatch: str, order: str) -> list[str]:
         faults.append(
             "--order join-first: with --dispatch room the room must not exist before; use dispatch-first"
         )
+    return faults
+
+
+def _witness_faults(witness: int, users: int | None, release: str, engine: str) -> list[str]:
+    faults = []
+    if users is not None and witness > max(users, 0):
+        faults.append(f"--witness {witness}: larger than the burst of {users} (--users)")
+    if witness and release == "free":
+        faults.append(f"--witness {witness}: compares sessions of one burst; use --release barrier")
+    if witness and engine == "idle":
+        faults.append(f"--witness {witness}: engine idle does nothing to compare with; use --engine listen")
     return faults
 
 

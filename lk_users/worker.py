@@ -34,10 +34,12 @@ from lk_users.clock import NS_PER_MS, PingEstimator, SystemClock
 from lk_users.engines.idle import IdleEngine
 from lk_users.engines.listen import ListenEngine, Surroundings
 from lk_users.engines.probe import Found, find_way
+from lk_users.engines.sdk import SdkEngine
+from lk_users.engines.sdk_pool import SdkPool
 from lk_users.errors import WireError
 from lk_users.health import Trailer
 from lk_users.outcome import Finding
-from lk_users.plan import Share
+from lk_users.plan import WITNESS, Share
 from lk_users.record import Mark
 from lk_users.report.folder import append_reason
 from lk_users.sinks.jsonl import Journal
@@ -130,6 +132,7 @@ class WorkerSide:
         self._builder: gevent.Greenlet | None = None
         self._cancel_cause = ""
         self._ground: Ground | None = None
+        self._witnesses = SdkPool(runtime.watch_child)
         self._records: list[Record] = []
         self._counts = {"decided": 0, "welcomed": 0, "failed": 0, "answered": 0}
         self._collected = Event()
@@ -208,6 +211,7 @@ class WorkerSide:
         if self._ground is not None:
             ground, self._ground = self._ground, None
             self._runtime.call(_close_ground(ground))
+            self._runtime.call(self._witnesses.close())
         if self._journal is not None:
             self._journal.close()
 
@@ -304,7 +308,10 @@ class WorkerSide:
         if self.settings.engine == "idle":
             return IdleEngine(self._clock, listener)
         assert self._ground is not None
-        return ListenEngine(item, self.settings, self._ground.surroundings, listener)
+        around = self._ground.surroundings
+        if item.engine == WITNESS:
+            return SdkEngine(item, self.settings, around, self._witnesses, listener)
+        return ListenEngine(item, self.settings, around, listener)
 
     def _endpoint(self) -> Endpoint:
         target = self._target
@@ -344,7 +351,10 @@ class WorkerSide:
         elif self._burst is not None:
             self._runtime.call(self._burst.collect(self._api))
             offset_ms, uncertainty_ms = self._offset_ms()
-            trailer = self._burst.trailer(offset_ms, uncertainty_ms, _peak_rss_mb())
+            trailer = replace(
+                self._burst.trailer(offset_ms, uncertainty_ms, _peak_rss_mb()),
+                witness_cpu_s=round(self._witnesses.spent_s(), 3),
+            )
         else:
             return
         # The records' own events came through the same queue, before the collect's end.

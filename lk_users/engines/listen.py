@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from livekit.protocol import models
 
-from lk_users.errors import ConnectionCut, WireError
+from lk_users.engines.dispatching import Dispatching
+from lk_users.errors import ConnectionCut
 from lk_users.outcome import Finding
 from lk_users.wire import api
-from lk_users.wire.armed import ArmedRequest
 from lk_users.wire.audio import Ear
 from lk_users.wire.microphone import Microphone
 from lk_users.wire.peer import Peer
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from lk_users.clock import Clock
     from lk_users.engines.port import EngineListener
+    from lk_users.errors import WireError
     from lk_users.evidence import ParticipantView
     from lk_users.plan import PlannedSession
     from lk_users.settings import Settings
@@ -65,8 +66,6 @@ class ListenEngine:
     def __init__(
         self, planned: PlannedSession, settings: Settings, around: Surroundings, listener: EngineListener
     ) -> None:
-        self._planned = planned
-        self._settings = settings
         self._around = around
         self._listener = listener
         self.turns: list[Turn] = []
@@ -78,7 +77,7 @@ class ListenEngine:
         self._microphone = Microphone(around.microphones) if with_microphone else None
         self._signal = Signal(around.endpoint, around.clock, self)
         self._peer = Peer(self, around.addresses, around.certificate, around.clock, publish=self._microphone)
-        self._request = ArmedRequest(around.endpoint, around.clock, self._answered)
+        self._dispatching = Dispatching(planned, settings, around, listener)
         self._streams = TextStreams()
         self._serial = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,14 +99,8 @@ class ListenEngine:
 
     async def build(self) -> None:
         """Tokens, request bytes, offer and open connections. Raises ConnectionCut."""
-        planned, around, settings = self._planned, self._around, self._settings
-        agent = api.AgentRequest(
-            settings.agent_name, planned.metadata, settings.deployment, settings.restart_policy
-        )
-        token = api.user_token(
-            around.keys, planned.room, planned.identity, planned.attributes,
-            agent if settings.dispatch == "token" else None, planned.room_metadata,
-        )  # fmt: skip
+        around = self._around
+        token = self._dispatching.user_token()
         # A TURN server is named in the join response, so an offer that needs one has to wait for it.
         ready = around.path is SignalPath.V1 and around.way is MediaWay.HOST
         self._signal.load_join(
@@ -118,17 +111,10 @@ class ListenEngine:
             track=self._microphone.request() if self._microphone is not None else None,
         )
         await self._signal.arm()
-        if settings.dispatch in ("api", "room"):
-            path, body = (
-                api.create_dispatch(planned.room, agent)
-                if settings.dispatch == "api"
-                else api.create_room(planned.room, agent, planned.room_metadata)
-            )
-            self._request.load_post(around.prefix + path, api.admin_token(around.keys, planned.room), body)
-            await self._request.arm()
+        await self._dispatching.arm()
 
     def dispatch(self) -> int:
-        return self._request.fire()
+        return self._dispatching.fire()
 
     def join(self) -> int:
         return self._signal.fire()
@@ -142,7 +128,7 @@ class ListenEngine:
     async def close(self) -> None:
         self.leave()
         self._local_ports, self._ice = self._peer.local_ports(), self._peer.ice()
-        self._request.close()
+        self._dispatching.close()
         for task in list(self._tasks):
             task.cancel()
         await self._peer.close()
@@ -157,7 +143,7 @@ class ListenEngine:
             facts["worst_quality"] = models.ConnectionQuality.Name(self._worst_quality).lower()
         if self._sections_unasked:
             facts["sections_unasked"] = self._sections_unasked
-        if self._signal.rearmed or self._request.rearmed:
+        if self._signal.rearmed or self._dispatching.rearmed:
             facts["rearmed"] = True
         ears = [ear for ear in self._ears.values() if ear is not None]
         if ears:
@@ -167,16 +153,6 @@ class ListenEngine:
 
     def recording(self) -> Recording:
         return self._recording
-
-    def _answered(self, result: bytes | WireError) -> None:
-        if self._ended:
-            return
-        if isinstance(result, WireError):
-            self._listener.dispatch_failed(result)
-        elif self._settings.dispatch == "api":
-            self._listener.dispatched(api.read_dispatch(result), "")
-        else:
-            self._listener.dispatched(None, api.read_room_sid(result))
 
     # What signalling tells.
 

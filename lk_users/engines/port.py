@@ -1,7 +1,8 @@
 """The seam between a session and the way it takes part: five calls out, a handful of events back.
 
 Everything runs on the session's loop. An engine knows no deadlines, no outcomes and no other session; it
-tells what happened, when it happens, and the session draws the conclusions.
+tells what happened, when it happens, and the session draws the conclusions. Where another process saw it
+happen, ``at_ns`` says when that was, on the monotonic clock; else it happens now.
 """
 
 from __future__ import annotations
@@ -28,23 +29,28 @@ class EngineListener(Protocol):
         """Refused, or never answered."""
 
     def connected(
-        self, own: ParticipantView, room_sid: str, others: Sequence[ParticipantView], server: str
+        self,
+        own: ParticipantView,
+        room_sid: str,
+        others: Sequence[ParticipantView],
+        server: str,
+        at_ns: int | None = None,
     ) -> None:
-        """In the room. ``server``: edition, version, node and region, as it says."""
+        """In the room. ``server``: edition, version, node and region, as it says; empty if it does not."""
 
     def join_failed(self, error: WireError) -> None:
         """The join was refused or its connection broke before it was answered."""
 
-    def media_up(self) -> None:
+    def media_up(self, at_ns: int | None = None) -> None:
         """The peer connection is connected."""
 
     def media_failed(self, state: str) -> None:
         """The peer connection failed."""
 
-    def participant(self, view: ParticipantView) -> None:
+    def participant(self, view: ParticipantView, at_ns: int | None = None) -> None:
         """Another participant came, changed or went."""
 
-    def subscribed(self, participant_sid: str) -> None:
+    def subscribed(self, participant_sid: str, at_ns: int | None = None) -> None:
         """A microphone track of this participant reaches us."""
 
     def packet(self, participant_sid: str, reached_ns: int) -> None:
@@ -54,7 +60,7 @@ class EngineListener(Protocol):
     def audible(self, participant_sid: str, onset: Onset) -> bool:
         """Its first audible frame came. Is more of its sound wanted, as evidence?"""
 
-    def text(self, piece: TextPiece) -> None:
+    def text(self, piece: TextPiece, at_ns: int | None = None) -> None:
         """A piece of a text came."""
 
     def data(self, piece: DataPiece) -> None:
@@ -63,12 +69,15 @@ class EngineListener(Protocol):
     def dropped(self, finding: Finding, cause: str) -> None:
         """Out of the room without having left."""
 
+    def crashed(self, cause: str) -> None:
+        """The engine itself is gone: nothing comes after it."""
+
 
 class Engine(Protocol):
     """One session's way to take part."""
 
     async def build(self) -> None:
-        """Everything that can be done before T0. Raises WireError."""
+        """Everything that can be done before T0. Raises WireError, EngineCrashed."""
 
     def dispatch(self) -> int:
         """Write the request for the agent; the moment of it, in ns on the monotonic clock."""

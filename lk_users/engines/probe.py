@@ -52,7 +52,12 @@ class _Waiting:
             self.result.set_result(cause)
 
     def connected(
-        self, own: ParticipantView, room_sid: str, others: Sequence[ParticipantView], server: str
+        self,
+        own: ParticipantView,
+        room_sid: str,
+        others: Sequence[ParticipantView],
+        server: str,
+        at_ns: int | None = None,
     ) -> None:
         self.joined.set_result(None)
 
@@ -60,7 +65,7 @@ class _Waiting:
         if not self.joined.done():
             self.joined.set_exception(error)
 
-    def media_up(self) -> None:
+    def media_up(self, at_ns: int | None = None) -> None:
         self._end("")
 
     def media_failed(self, state: str) -> None:
@@ -69,21 +74,24 @@ class _Waiting:
     def dropped(self, finding: Finding, cause: str) -> None:
         self._end(cause)
 
+    def crashed(self, cause: str) -> None:
+        self._end(cause)
+
     def dispatched(self, view: DispatchView | None, room_sid: str) -> None:
         """It asks for no agent that exists, and so is none of its events below."""
 
     def dispatch_failed(self, error: WireError) -> None: ...
 
-    def participant(self, view: ParticipantView) -> None: ...
+    def participant(self, view: ParticipantView, at_ns: int | None = None) -> None: ...
 
-    def subscribed(self, participant_sid: str) -> None: ...
+    def subscribed(self, participant_sid: str, at_ns: int | None = None) -> None: ...
 
     def packet(self, participant_sid: str, reached_ns: int) -> None: ...
 
     def audible(self, participant_sid: str, onset: Onset) -> bool:
         return False
 
-    def text(self, piece: TextPiece) -> None: ...
+    def text(self, piece: TextPiece, at_ns: int | None = None) -> None: ...
 
     def data(self, piece: DataPiece) -> None: ...
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.record import Mark
-from lk_users.report import agent_load, words
+from lk_users.report import agent_load, witness_words, words
 from lk_users.settings import WELCOME_ITEMS
 from lk_users.welcome import mark_of
 
@@ -57,6 +57,7 @@ def text(summary: Summary) -> str:
         "",
         "How far to trust it",
         *_points([*words.trust_lines(summary), *words.user_lines(summary)], 5),
+        *_points(witness_words.lines(summary["witness"])[:1], 1),
     ]
     return "\n".join(lines)
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from lk_users.plan import PlannedSession
+
 _T = TypeVar("_T")
 
 SCHEMA: Final = 1
@@ -201,10 +203,13 @@ def merge(run_dir: Path, info: RunInfo, settings: Settings) -> Merged:
         for where, data in _lines(path):
             _take(found, data, where, path.stem)
     records = {**found.decided, **found.final}
+    totals = {burst.burst: burst.intended for burst in bursts}
     zeros = _zeros_ns(bursts, records.values(), settings)
     missing = []
     for (number, ordinal), (worker, region) in sorted(found.owners.items()):
-        lost = _lost(info, settings, number, ordinal, worker, region, zeros.get(number, 0))
+        total = totals.get(number, info.users)
+        item = planned(info.run_id, number, ordinal, settings, region, total)
+        lost = _lost(item, info, settings, worker, region, zeros.get(number, 0))
         if lost.session_id not in records:
             records[lost.session_id] = lost
             missing.append(lost.session_id)
@@ -319,10 +324,9 @@ def _intended(bursts: Sequence[BurstInfo], owners: Mapping[tuple[int, int], obje
 
 
 def _lost(
-    info: RunInfo, settings: Settings, burst: int, ordinal: int, worker: str, region: str, zero_ns: int
+    item: PlannedSession, info: RunInfo, settings: Settings, worker: str, region: str, zero_ns: int
 ) -> Record:
     """The record of a session of which its worker sent none."""
-    item = planned(info.run_id, burst, ordinal, settings, region)
     wall_ns = zero_ns + item.offset_ns if zero_ns else 0
     return replace(
         unrecorded(item, info.run_id, settings, worker, region, wall_ns),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lk_users.outcome import Finding, fault_of
-from lk_users.report import agent_load, words
+from lk_users.report import agent_load, witness_words, words
 from lk_users.report.tables import cell, marks, phases, points, table
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def text(summary: Summary) -> str:
         points(_trust(summary)),
         _workers(summary["workers"]),
         _bursts(summary["bursts"]),
+        _witness(summary["witness"]),
         "## Slowest and failed sessions",
         _slowest(summary["slowest"]),
         points(words.audio_lines(summary)),
@@ -165,6 +166,18 @@ def _bursts(bursts: Sequence[Mapping[str, Any]]) -> str:
         for burst in bursts
     ]
     return table(("burst", "T0 (UTC)", "sessions", "ok", "heard p50", "welcomed p50", "welcomed p99"), rows)
+
+
+def _witness(witness: Mapping[str, Any] | None) -> str:
+    if witness is None:
+        return ""
+    per_session_s = witness["cpu_s"] / witness["sessions"]
+    cpu = (
+        f"The SDK's processes took {words.duration(1000 * per_session_s)} CPU a session, start-up included; "
+        "that is in no other figure."
+    )
+    said = points([*witness_words.lines(witness), *([cpu] if per_session_s else [])])
+    return f"## The witness\n\n{said}\n\n{table(witness_words.HEAD, witness_words.rows(witness))}"
 
 
 def _slowest(sessions: Sequence[Mapping[str, Any]]) -> str:

@@ -16,6 +16,7 @@ from lk_users.outcome import ORDER, OURS, Fault, Finding, fault_of
 from lk_users.record import Mark, Phase
 from lk_users.report.clocks import contradictions
 from lk_users.report.users import users
+from lk_users.report.witness import section
 from lk_users.sinks.wav import EVIDENCE as AUDIO
 from lk_users.slo import GROUPS, belongs
 from lk_users.stats import limit_ns, mark_samples_ns, percentile, phase_samples_ns, start_errors_ns
@@ -99,6 +100,7 @@ def summarize(
         "workers": _workers(records, merged.trailers),
         "users": users(figures, settings.mic),
         "agent_workers": agent_worker.fold(settings.agent_worker_urls, samples),
+        "witness": section(figures, merged.trailers),
         "sinks": {},
         "audio": [_audio(record) for record in records if AUDIO in record.evidence],
         "slowest": [_session(record) for record in _slowest(figures)],

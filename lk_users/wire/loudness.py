@@ -29,6 +29,11 @@ class LoudnessGate:
         self._loud_s = 0.0
         self._onset = Onset(0, SILENCE_DBFS, AUDIBLE_DBFS, 0, 0.0)
 
+    @property
+    def loud_since_ns(self) -> int:
+        """When the sound began that is heard now, be it a click so far; 0 while it is silent."""
+        return self._onset.at_ns if self._loud_s else 0
+
     def hear(self, samples: npt.NDArray[np.generic], length_s: float, at_ns: int) -> Onset | None:
         """One frame of PCM (floats or 16-bit integers, any shape) that came at ``at_ns``, monotonic clock.
 

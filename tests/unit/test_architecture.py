@@ -133,13 +133,32 @@ def test_who_may_import_locust(module: str) -> None:
         assert foreign == set()
 
 
-@pytest.mark.parametrize("module", ["lk_users", "lk_users.cli", "lk_users.local.agent"])
+@pytest.mark.parametrize(
+    "module", ["lk_users", "lk_users.cli", "lk_users.local.agent", "lk_users.engines.sdk_child"]
+)
 def test_import_leaves_locust_out(module: str) -> None:
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not there yet")
     code = f"import sys, {module}; print(sorted({{'locust', 'gevent'}} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_sdk_child_is_an_ordinary_user_of_the_sdk() -> None:
+    """Nothing patched, and nothing of a session but what it must know."""
+    code = "import sys, lk_users.engines.sdk_child; print(*sorted(m for m in sys.modules if 'lk_users' in m))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {layer(own(module)) for module in done.stdout.split()} - {""}
+    assert loaded <= {"clock", "engines", "errors", "evidence", "version", "wire"}
+
+
+def test_one_module_knows_the_sdk() -> None:
+    knows = {
+        module
+        for module, tree in TREES.items()
+        if any(name.startswith("livekit.rtc") for name in imports(ast.walk(tree)))
+    }
+    assert knows == {"engines.sdk_child", "engines.sdk_seam"}
 
 
 @pytest.mark.parametrize("module", TREES)

@@ -1,0 +1,100 @@
+"""Does a user of engine ``listen`` hear what a user of the official SDK hears? Side by side, in one run.
+
+    python bench/engines.py [CASE …] [--bursts 10]
+
+Bursts of 20 users of which 10 are on the SDK, against the embedded stack. Cases: ``healthy``, ``slow_join``
+(the agent comes 1.5 s later, when every user is there), ``slow_welcome``, ``silent``, ``eager``; without a
+name all of them. Ends with 1 where outcomes differ, or where a median is further off than it may be: the
+agent's join by 60 ms, its first audible frame by 150 ms once the SDK's own receive delay is taken off. The
+frame counts from the agent's join, among users who were there before it: what a user who comes later waits
+for is no matter of hearing (README, "The witness").
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from lk_users.local import stack
+
+LOCUSTFILE: Final = Path(__file__).parent.parent / "locustfiles" / "burst.py"
+USERS: Final = 20
+WITNESSES: Final = 10
+SIDES: Final = ("listen", "sdk")
+JOIN_MS: Final = 60.0
+AUDIO_MS: Final = 150.0
+# A session that hears nothing ends by its timeout.
+CASES: Final[dict[str, tuple[str, ...]]] = {
+    "healthy": (),
+    "slow_join": ("--metadata", json.dumps({"lk": {"fault": "slow_join", "delay_ms": 1500}})),
+    "slow_welcome": ("--metadata", json.dumps({"lk": {"fault": "slow_welcome", "delay_ms": 2000}})),
+    "silent": ("--metadata", json.dumps({"lk": {"fault": "silent"}}), "--session-timeout", "8"),
+    "eager": ("--metadata", json.dumps({"lk": {"fault": "eager"}})),
+}
+
+
+def run(bursts: int, *options: str) -> dict[str, Any]:
+    """One run's summary.json."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary",
+            "-u", str(USERS), "-r", str(USERS), "--witness", str(WITNESSES), "--bursts", str(bursts),
+            "--agent-name", stack.AGENT_NAME, "--run-dir", folder, *options,
+        ]  # fmt: skip
+        quiet = ["sh", "-c", f"exec {shlex.join(command)} >/dev/null 2>&1"]
+        stack.run(quiet, say=lambda line: None)
+        (found,) = Path(folder).glob("*/summary.json")
+        summary: dict[str, Any] = json.loads(found.read_text())
+        return summary
+
+
+def compare(case: str, witness: dict[str, Any]) -> bool:
+    """Print a case's table: is it as it should be?"""
+    outcomes = witness["outcomes"]
+    same = outcomes["listen"] == outcomes["sdk"]
+    print(f"{case}: listen {outcomes['listen']}, sdk {outcomes['sdk']}")
+    rows = {**witness["marks"], "join → audio, in time": witness["join_to_audio"]}
+    rows["speaking → audio"] = witness["hearing"]
+    for name, values in rows.items():
+        cells = (
+            f"{side} n {values[side]['n']:3} p50 {_ms(values[side]['p50'])}" for side in ("listen", "sdk")
+        )
+        print(f"    {name:22} {'   '.join(cells)}   difference {_ms(values['difference_p50_ms'])}")
+    late, delay, buffer = witness["late_users"], witness["receive_delay_ms"], witness["jitter_buffer_ms"]
+    print(
+        f"    in the room after their agent: listen {late['listen']}, sdk {late['sdk']}; the SDK's receive "
+        f"delay p50 {_ms(delay['p50'])} p90 {_ms(delay['p90'])} (n {delay['n']}), of it in its jitter buffer "
+        f"{_ms(buffer['p50'])}; "
+        f"{1000 * witness['cpu_s'] / witness['sessions']:.0f} ms CPU a session",
+        flush=True,
+    )
+    joined = witness["marks"]["agent_joined"]["difference_p50_ms"]
+    audio = witness["join_to_audio"]["difference_p50_ms"]
+    less_delay = None if audio is None else abs(audio - (delay["p50"] or 0.0))
+    near = (joined is None or abs(joined) <= JOIN_MS) and (less_delay is None or less_delay <= AUDIO_MS)
+    print(f"    {'as it should be' if same and near else 'NOT as it should be'}", flush=True)
+    return same and near
+
+
+def _ms(value: float | None) -> str:
+    return "       -" if value is None else f"{value:8.1f} ms"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="engine listen beside the official SDK")
+    parser.add_argument("cases", nargs="*", choices=[*CASES, []], metavar="CASE")
+    parser.add_argument("--bursts", type=int, default=10)
+    arguments = parser.parse_args()
+    good = [
+        compare(case, run(arguments.bursts, *CASES[case])["witness"]) for case in arguments.cases or CASES
+    ]
+    return 0 if all(good) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""The witness: what the sessions on the official SDK saw, beside the others of the same bursts. A fold.
+
+Both kinds are spread evenly over a burst and have rooms of their own, so their marks can be compared; a
+difference is that of the medians. Two things lie between an agent's word and an SDK user's ear that are no
+fault of anybody. The client's own *receive delay*: from a packet's arrival to its sound in Python. And, for
+a user who is in the room only after its agent, the time until the server tells the agent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from lk_users.clock import NS_PER_MS
+from lk_users.outcome import ORDER
+from lk_users.plan import WITNESS
+from lk_users.record import Mark
+from lk_users.stats import percentile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from lk_users.health import Trailer
+    from lk_users.record import Record
+
+COMPARED: Final = (
+    Mark.CONNECTED,
+    Mark.MEDIA_UP,
+    Mark.AGENT_JOINED,
+    Mark.AGENT_TRACK,
+    Mark.FIRST_AUDIO,
+    Mark.FIRST_TEXT,
+    Mark.WELCOMED,
+)
+OTHER: Final = "listen"
+
+
+def section(records: Sequence[Record], trailers: Sequence[Trailer]) -> dict[str, Any] | None:
+    """``witness`` of ``summary.json``, times in ms; None of a run without witnesses."""
+    sides = {
+        OTHER: [record for record in records if record.engine != WITNESS],
+        WITNESS: [record for record in records if record.engine == WITNESS],
+    }
+    if not sides[WITNESS]:
+        return None
+    return {
+        "sessions": len(sides[WITNESS]),
+        "outcomes": {name: _tally(side) for name, side in sides.items()},
+        "marks": {mark.value: _compare(sides, _at(mark)) for mark in COMPARED},
+        "hearing": _compare(sides, _hearing_ns),
+        "join_to_audio": _compare(sides, _join_to_audio_ns),
+        "late_users": {name: sum(map(came_late, side)) for name, side in sides.items()},
+        "receive_delay_ms": _fact(sides[WITNESS], "receive_delay_ms"),
+        "jitter_buffer_ms": _fact(sides[WITNESS], "jitter_buffer_ms"),
+        "cpu_s": round(sum(trailer.witness_cpu_s for trailer in trailers), 3),
+    }
+
+
+def came_late(record: Record) -> bool:
+    """Was the user in the room only after its agent?"""
+    joined_ns = record.marks_ns.get(Mark.AGENT_JOINED)
+    return joined_ns is not None and record.marks_ns.get(Mark.CONNECTED, joined_ns) > joined_ns
+
+
+def _tally(records: Iterable[Record]) -> dict[str, int]:
+    counts = Counter(record.outcome for record in records)
+    return {finding.value: counts[finding] for finding in ORDER if counts[finding]}
+
+
+def _at(mark: Mark) -> Callable[[Record], int | None]:
+    return lambda record: record.marks_ns.get(mark)
+
+
+def _hearing_ns(record: Record) -> int | None:
+    """From the agent's word that it speaks, which reaches every engine alike, to its first audible frame."""
+    spoke_ns, heard_ns = (record.marks_ns.get(mark) for mark in (Mark.AGENT_SPEAKING, Mark.FIRST_AUDIO))
+    return None if spoke_ns is None or heard_ns is None else heard_ns - spoke_ns
+
+
+def _join_to_audio_ns(record: Record) -> int | None:
+    """From the agent's join to its first audible frame, where the agent found its user in the room."""
+    joined_ns, heard_ns = (record.marks_ns.get(mark) for mark in (Mark.AGENT_JOINED, Mark.FIRST_AUDIO))
+    if joined_ns is None or heard_ns is None or came_late(record):
+        return None
+    return heard_ns - joined_ns
+
+
+def _compare(sides: Mapping[str, Sequence[Record]], length: Callable[[Record], int | None]) -> dict[str, Any]:
+    spreads = {
+        name: _spread(value / NS_PER_MS for record in side if (value := length(record)) is not None)
+        for name, side in sides.items()
+    }
+    ours, theirs = spreads[OTHER]["p50"], spreads[WITNESS]["p50"]
+    difference = None if ours is None or theirs is None else round(theirs - ours, 3)
+    return {**spreads, "difference_p50_ms": difference}
+
+
+def _fact(records: Iterable[Record], name: str) -> dict[str, Any]:
+    """Over the sessions that measured it."""
+    return _spread(float(record.evidence[name]) for record in records if name in record.evidence)
+
+
+def _spread(values_ms: Iterable[float]) -> dict[str, Any]:
+    # To the microsecond, as integers: percentiles are exact.
+    ordered_us = sorted(round(1000 * value) for value in values_ms)
+    p50, p90 = (percentile(ordered_us, percent) for percent in (50, 90))
+    return {
+        "n": len(ordered_us),
+        "p50": None if p50 is None else p50 / 1000,
+        "p90": None if p90 is None else p90 / 1000,
+    }
