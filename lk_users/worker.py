@@ -133,6 +133,8 @@ class WorkerSide:
         self._cancel_cause = ""
         self._ground: Ground | None = None
         self._witnesses = SdkPool(runtime.watch_child)
+        self._freed = Event()
+        self._freed.set()
         self._records: list[Record] = []
         self._counts = {"decided": 0, "welcomed": 0, "failed": 0, "answered": 0}
         self._collected = Event()
@@ -210,8 +212,13 @@ class WorkerSide:
         gevent.killall(self._greenlets, block=False)
         if self._ground is not None:
             ground, self._ground = self._ground, None
-            self._runtime.call(_close_ground(ground))
-            self._runtime.call(self._witnesses.close())
+            self._freed.clear()
+            try:
+                self._runtime.call(_close_ground(ground, self._witnesses))
+            finally:
+                self._freed.set()
+        # Whoever closes beside another stops the loop next: the other needs it to its end.
+        self._freed.wait()
         if self._journal is not None:
             self._journal.close()
 
@@ -524,9 +531,10 @@ def _tell_way(found: Found) -> None:
         logger.info("media goes by %s (%s)", found.way, failed)
 
 
-async def _close_ground(ground: Ground) -> None:
+async def _close_ground(ground: Ground, witnesses: SdkPool) -> None:
     for task in ground.at_work:
         task.cancel()
+    await witnesses.close()
     with contextlib.suppress(WireError):
         await ground.api.close()
 
