@@ -52,6 +52,7 @@ class SdkEngine:
         self._around = around
         self._pool = pool
         self._listener = listener
+        self._mic = settings.mic
         self._dispatching = Dispatching(planned, settings, around, listener)
         self._seat: Seat | None = None
         self._join_order = b""
@@ -87,7 +88,8 @@ class SdkEngine:
         seat = self._seat = await self._pool.board(self)
         self._facts["sdk"] = seat.version
         self._join_order = seat.order("join")
-        if not await self._asked(seat.order("build", url=url, token=self._dispatching.user_token()), BUILD_S):
+        order = seat.order("build", url=url, token=self._dispatching.user_token(), mic=self._mic)
+        if not await self._asked(order, BUILD_S):
             raise EngineCrashed(f"its SDK child did not answer within {BUILD_S:g} s")
         await self._dispatching.arm()
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from livekit import rtc
+from livekit.rtc.participant import PublishTrackError
 
 from lk_users.clock import NS_PER_MS, SystemClock
 from lk_users.engines import sdk_seam
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     Say = Callable[[dict[str, Any]], None]
 
+MIC_RATE_HZ: Final = 48_000
 # How often a track is asked for its first packet, of which the SDK tells nothing by itself.
 PACKET_LOOK_S: Final = 0.5
 # A room's sid can come after the join.
@@ -54,9 +56,11 @@ _WORSE: Final = (
 class Guest:
     """One user."""
 
-    def __init__(self, url: str, token: str, clock: Clock, say: Say) -> None:
+    def __init__(self, url: str, token: str, mic: str, clock: Clock, say: Say) -> None:
         self._url = url
         self._token = token
+        self._with_microphone = mic == "silence"
+        self._microphone: rtc.LocalAudioTrack | None = None
         self._clock = clock
         self._say = say
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,6 +115,20 @@ class Guest:
         # Who was there before gets no event of its own.
         for other in others:
             self._listen(other)
+        if self._with_microphone:
+            await self._publish()
+
+    async def _publish(self) -> None:
+        """A microphone in which nobody speaks: the SDK itself sends the silence."""
+        source = rtc.AudioSource(MIC_RATE_HZ, 1)
+        self._microphone = rtc.LocalAudioTrack.create_audio_track("microphone", source)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=True)
+        try:
+            await self._room.local_participant.publish_track(self._microphone, options)
+        except PublishTrackError as exc:
+            self._tell("facts", facts={"mic": f"not published: {shown(exc.message)}"})
+        else:
+            self._tell("facts", facts={"mic": "silence"})
 
     def _changed(self, who: rtc.Participant) -> None:
         if isinstance(who, rtc.RemoteParticipant):
@@ -285,7 +303,7 @@ async def serve(orders: int, out: Any) -> None:
             transport.write(line({"seat": seat, **message}))
 
         if do == "build":
-            guests[seat] = Guest(order["url"], order["token"], clock, say)
+            guests[seat] = Guest(order["url"], order["token"], order["mic"], clock, say)
             say({"is": "built"})
         elif do == "join":
             guests[seat].join()

@@ -43,6 +43,7 @@ def test_both_engines_hear_their_welcome(burst: Callable[..., Finished]) -> None
         assert marks["agent_joined"] <= marks["agent_seen"] <= marks["agent_track"] <= marks["first_audio"]
         assert all(record[name] for name in ("room_sid", "participant_sid", "agent_sid", "job_id"))
         assert record["evidence"]["sdk"].startswith("1.")
+        assert record["evidence"]["mic"] == "silence"
         assert record["evidence"].get("worst_quality", "good") in ("good", "excellent")
         # Louder than its threshold, and no later than a jitter buffer can hold it.
         assert record["evidence"]["audible_dbfs"] > -30
