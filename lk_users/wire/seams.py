@@ -1,7 +1,7 @@
 """Private parts of aiortc and aioice that we reach into, all in this one place.
 
 Each has its reason here, a bound on the version in pyproject.toml, and a test in
-``tests/unit/test_seams.py`` that fails when a new version moves it.
+``tests/integration/test_seams.py`` that fails when a new version moves it.
 
 Receiver. aiortc decodes each track in a thread of its own. Hundreds of users would be hundreds of threads,
 and under gevent a "thread" of patched ``threading`` would run as a greenlet inside our loop's thread. Our

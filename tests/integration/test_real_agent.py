@@ -1,127 +1,210 @@
-"""Bursts against a real livekit-agents agent: it is heard, and jobs that it refuses are called by name."""
+"""The real agent's environment, made with stand-ins for venv and pip; its start, with one for the program."""
 
 from __future__ import annotations
 
-import json
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+import contextlib
+import fcntl
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from conftest import ROOT, free_port
 
 from lk_users.errors import StackError
 from lk_users.local import real_agent
-from lk_users.report.make import make_report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from conftest import Finished
+# `python -m venv DIR` makes one whose python notes how it is called, and fails as its file `fails` says.
+PYTHON = """#!/bin/sh
+echo "$*" >> "{calls}"
+if [ "$2" = venv ]; then
+    mkdir -p "$3/bin"
+    printf '#!/bin/sh\\necho "$*" >> "{calls}"\\ncase "$*" in *"$(cat {fails})"*) ' > "$3/bin/python"
+    echo 'echo no matching distribution >&2; exit 1;; esac' >> "$3/bin/python"
+    chmod +x "$3/bin/python"
+fi
+"""
 
-    from lk_users.local.real_agent import RealAgent
-    from lk_users.local.stack import Stack
 
-FOLDER = ROOT / "docker" / "agents"
-NAME = "greeter"
-NS_PER_S = 1_000_000_000
+class Bench:
+    """A folder with pins, an empty cache, and the stand-in for Python."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / "agents"
+        self.folder.mkdir()
+        (self.folder / "requirements.txt").write_text("livekit-agents==1.8.9\n")
+        self.cache = root / "cache"
+        self._calls, self._fails = root / "calls", root / "fails"
+        self.python = root / "python"
+        self.python.write_text(PYTHON.format(calls=self._calls, fails=self._fails))
+        self.python.chmod(0o755)
+        self.fail_at("nothing")
+
+    def fail_at(self, text: str) -> None:
+        self._fails.write_text(text)
+
+    def calls(self) -> list[str]:
+        lines = self._calls.read_text().splitlines() if self._calls.exists() else []
+        self._calls.unlink(missing_ok=True)
+        return [" ".join(line.split()[:3]) for line in lines]
 
 
-@pytest.fixture(scope="session")
-def agents_python() -> Path:
-    """The Python of the agents' own environment; the first time, pip makes it."""
-    try:
-        return real_agent.environment(FOLDER, print)
-    except StackError as error:
-        pytest.fail(str(error), pytrace=False)
+MADE = ["-m venv", "-m pip install", "-c import livekit.agents"]
 
 
 @pytest.fixture
-def greeter(agents_python: Path, stack: Stack, tmp_path: Path) -> Callable[..., Any]:
-    """``with greeter(load_threshold=…)``: one worker, registered; nothing of it is left afterwards."""
-
-    @contextmanager
-    def up(load_threshold: str) -> Iterator[RealAgent]:
-        env = {**stack.env(), "LIVEKIT_AGENT_NAME": NAME, "GREETER_LOAD_THRESHOLD": load_threshold}
-        agent = real_agent.RealAgent(agents_python, FOLDER / "greeter.py", tmp_path / "agent.log", env)
-        with agent:
-            yield agent
-            assert agent.pid is not None
-            members = [psutil.Process(agent.pid), *psutil.Process(agent.pid).children(recursive=True)]
-        assert len(members) > 2, "it keeps processes ready for jobs"
-        _, alive = psutil.wait_procs(members, timeout=5)
-        assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
-
-    return up
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    made = Bench(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(made.python))
+    monkeypatch.setenv("LK_CACHE_DIR", str(made.cache))
+    return made
 
 
-def samples(done: Finished, url: str) -> list[dict[str, Any]]:
-    lines = (done.run_dir / "agent_workers.jsonl").read_text().splitlines()
-    return [sample for sample in map(json.loads, lines) if sample["url"] == url]
+@pytest.fixture
+def said() -> list[str]:
+    return []
 
 
-def test_a_real_agent_is_heard_and_read(greeter: Callable[..., Any], burst: Callable[..., Finished]) -> None:
-    with greeter(load_threshold="inf") as agent:
-        done = burst(
-            4, "--agent-name", NAME, "--welcome", "state,track,audio,text", "--watch", "2",
-            "--session-timeout", "60", "--agent-worker-url", agent.url,
-        )  # fmt: skip
-    assert (done.code, done.outcomes) == (0, {"ok": 4}), done.stdout
-    for record in done.records:
-        marks = record["marks_ns"]
-        assert marks["agent_joined"] < marks["agent_ready"] <= marks["agent_speaking"]
-        assert marks["agent_joined"] < marks["agent_track"] < marks["first_audio"]
-        # Its transcript keeps pace with what is said, so the first of it comes with the first words.
-        assert abs(marks["first_text"] - marks["first_audio"]) < 1.5 * NS_PER_S
-        welcome = ("agent_speaking", "agent_track", "first_audio", "first_text")
-        assert marks["welcomed"] == max(marks[mark] for mark in welcome)
-        assert record["agent_identity"] == f"agent-{record['job_id']}"
-        # It tells its name, and so is the agent that was asked for and no bystander.
-        assert set(record["findings"]) <= {"ok", "ghost_dispatch", "lag_in_window"}
-    assert len({record["worker_id"] for record in done.records}) == 1
-
-    [worker] = done.summary["agent_workers"]
-    asked = samples(done, agent.url)
-    assert (worker["url"], worker["agent_name"], worker["sdk_version"]) == (agent.url, NAME, "1.8.9")
-    assert (worker["samples"], worker["unreachable"]) == (len(asked), 0)
-    assert len(asked) >= 3
-    assert worker["active_jobs"]["max"] == 4
-    assert 0 < worker["load"]["p50"] <= worker["load"]["max"] <= 1
-    t0_ns = json.loads((done.run_dir / "bursts.jsonl").read_text())["t0_wall_ns"]
-    assert [s for s in asked if abs(s["wall_ns"] - t0_ns) < 0.95 * NS_PER_S] == []
-    assert "agent worker" not in done.stdout, "nothing is said where every job was taken"
+def started(calls: list[str]) -> list[str]:
+    return [next(step for step in MADE if call.startswith(step)) for call in calls]
 
 
-def test_jobs_that_it_refuses_are_never_assigned(
-    greeter: Callable[..., Any], burst: Callable[..., Finished], stack: Stack
+def test_is_made_once_and_kept_by_its_pins(bench: Bench, said: list[str]) -> None:
+    python = real_agent.environment(bench.folder, said.append)
+    assert python.is_relative_to(bench.cache)
+    assert started(bench.calls()) == MADE
+    assert said[0] == "making the real agent's environment with pip (about a minute, only this once) …"
+    assert said[1].startswith("made the real agent's environment in 0 s, kept as ")
+    assert real_agent.environment(bench.folder, said.append) == python
+    assert bench.calls() == []
+    (bench.folder / "requirements.txt").write_text("livekit-agents==1.8.10\n")
+    assert real_agent.environment(bench.folder, said.append) != python
+    assert started(bench.calls()) == MADE
+
+
+@pytest.mark.parametrize("step", ["pip install", "import livekit"])
+def test_a_failed_one_is_said_and_never_counts(bench: Bench, said: list[str], step: str) -> None:
+    bench.fail_at(step)
+    with pytest.raises(StackError) as caught:
+        real_agent.environment(bench.folder, said.append)
+    [fault] = caught.value.faults
+    assert f"no environment for the real agent: {step.split(' livekit')[0]} ended with code 1" in fault
+    assert "no matching distribution" in fault
+    assert "apt install python3-venv" in fault
+    assert f"pip download -r {bench.folder / 'requirements.txt'}" in fault
+    bench.calls()
+    bench.fail_at("nothing")
+    real_agent.environment(bench.folder, said.append)
+    assert started(bench.calls()) == MADE
+
+
+def test_what_a_killed_maker_left_is_made_anew(bench: Bench, said: list[str]) -> None:
+    python = real_agent.environment(bench.folder, said.append)
+    bench.calls()
+    (python.parent.parent.parent / "ready").unlink()
+    assert real_agent.environment(bench.folder, said.append) == python
+    assert started(bench.calls()) == MADE
+
+
+def test_is_made_anew_when_its_python_is_gone(bench: Bench, said: list[str]) -> None:
+    python = real_agent.environment(bench.folder, said.append)
+    bench.calls()
+    python.unlink()
+    python.symlink_to("/nowhere/python")
+    assert real_agent.environment(bench.folder, said.append) == python
+    assert started(bench.calls()) == MADE
+
+
+def test_a_second_maker_waits_and_takes_what_the_first_made(bench: Bench, said: list[str]) -> None:
+    python = real_agent.environment(bench.folder, said.append)
+    home = python.parent.parent.parent
+    (home / "ready").unlink()
+    bench.calls()
+    looks = [0]
+    with (home / "build.lock").open("ab") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+
+        def pause(_: float) -> None:
+            looks[0] += 1
+            if looks[0] == 3:
+                (home / "ready").touch()
+                fcntl.flock(first, fcntl.LOCK_UN)
+
+        assert real_agent.environment(bench.folder, said.append, pause=pause) == python
+    assert bench.calls() == []
+    assert said[-1] == "another process is making the real agent's environment: waiting for it …"
+
+
+def test_a_folder_without_pins(tmp_path: Path, said: list[str]) -> None:
+    with pytest.raises(StackError, match=r"cannot read .*requirements\.txt: No such file"):
+        real_agent.environment(tmp_path, said.append)
+
+
+def agent(tmp_path: Path, body: str) -> real_agent.RealAgent:
+    """A program in the agent's place."""
+    program = tmp_path / "program"
+    program.write_text(body)
+    log = tmp_path / "agent.log"
+    shell = tmp_path / "sh"
+    shell.symlink_to("/bin/sh")
+    return real_agent.RealAgent(shell, program, log, {"LIVEKIT_URL": "ws://127.0.0.1:1"})
+
+
+def living(group: int) -> list[str]:
+    """The members of a process group; zombies, which wait for their new parent to notice, are none."""
+    found = []
+    for process in psutil.process_iter(["name", "status"]):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process.info["name"])
+    return found
+
+
+LISTENS = 'echo \'{"message": "HTTP server listening on 127.0.0.1:4321"}\'\n'
+REGISTERED = 'echo \'{"message": "registered worker", "id": "AW_1"}\'\n'
+
+
+def test_it_is_started_when_it_is_registered_and_nothing_of_it_stays(tmp_path: Path) -> None:
+    with agent(tmp_path, f"{LISTENS}test $LIVEKIT_URL = ws://127.0.0.1:1 && {REGISTERED}sleep 60") as running:
+        assert running.url == "http://127.0.0.1:4321"
+        group = running.pid
+        assert group is not None
+        assert living(group)
+    # Killed, which takes a moment to be dead.
+    deadline_s = time.monotonic() + 2.0
+    while living(group) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert living(group) == []
+
+
+def test_the_environment_steers_it_only_where_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    closed = f"http://127.0.0.1:{free_port()}"
-    other = stack.env()["LIVEKIT_URL"].replace("ws://", "http://")
-    with greeter(load_threshold="0") as agent:
-        urls = ",".join((agent.url, closed, other))
-        done = burst(
-            3, "--agent-name", NAME, "--session-timeout", "9", "--agent-worker-url", urls
-        )  # fmt: skip
-    assert (done.code, done.outcomes) == (10, {"never_assigned": 3}), done.stdout
-    assert done.causes("never_assigned") == {"the API lists no job for the dispatch"}
-    assert all("dispatched" in record["marks_ns"] for record in done.records)
+    for name in ("LIVEKIT_AGENT_NAME", "GREETER_LOAD_THRESHOLD", "HTTPS_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "outside")
+    with agent(tmp_path, f"env\n{LISTENS}{REGISTERED}sleep 60") as running:
+        told = running.log.read_text()
+    assert "outside" not in told
+    assert "LIVEKIT_URL=ws://127.0.0.1:1\n" in told
+    assert "GREETER_HTTP=127.0.0.1:0\n" in told
 
-    told = {worker["url"]: worker for worker in done.summary["agent_workers"]}
-    assert list(told) == [agent.url, closed, other]
-    assert told[agent.url]["active_jobs"] == {"max": 0}
-    assert 0 <= told[agent.url]["load"]["max"] <= 1
-    assert told[agent.url]["unreachable"] == 0
-    for url, error in ((closed, "connection refused"), (other, "HTTP 404")):
-        assert told[url]["unreachable"] == told[url]["samples"] == len(samples(done, url)) >= 5
-        assert told[url]["error"] == error
-        assert f"--agent-worker-url {url}: {error}; its load will be missing" in done.stderr
-    text = " ".join(done.stdout.split())
-    assert (
-        "3 of 3 jobs were taken by no agent worker (never_assigned), although CreateDispatch answered" in text
-    )
-    assert f"The worker at {agent.url} reported a load of up to " in text
 
-    before = {name: (done.run_dir / name).read_bytes() for name in ("summary.json", "summary.md")}
-    make_report(done.run_dir)
-    assert {name: (done.run_dir / name).read_bytes() for name in before} == before
+def test_one_that_ends_before_says_how(tmp_path: Path) -> None:
+    running = agent(tmp_path, f"{LISTENS}echo no key >&2; exit 3")
+    with pytest.raises(
+        StackError, match=r"the real agent ended with code 3 before it was registered; .*no key"
+    ):
+        running.start()
+    assert running.pid is None
+
+
+def test_one_that_never_registers_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(real_agent, "READY_S", 0.3)
+    running = agent(tmp_path, f"{LISTENS}sleep 60")
+    with pytest.raises(StackError, match=r"the real agent was not registered within 0 s; the end of its log"):
+        running.start()
+    assert running.pid is None
