@@ -109,8 +109,8 @@ def _joined_first(witness: Mapping[str, Any]) -> list[str]:
     if witness["order"] != "join-first":
         return []
     return [
-        "Users joined first here, and their agents were asked for with the join or after it: the SDK's longer "
-        "way into the room is part of all that follows."
+        "Users joined first here, and their agents were asked for with the join or after it: the SDK's "
+        "longer way into the room is part of all that follows."
     ]
 
 
