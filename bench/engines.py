@@ -68,8 +68,8 @@ def compare(case: str, witness: dict[str, Any]) -> bool:
     late, delay, buffer = witness["late_users"], witness["receive_delay_ms"], witness["jitter_buffer_ms"]
     print(
         f"    in the room after their agent: listen {late['listen']}, sdk {late['sdk']}; the SDK's receive "
-        f"delay p50 {_ms(delay['p50'])} p90 {_ms(delay['p90'])} (n {delay['n']}), of it in its jitter buffer "
-        f"{_ms(buffer['p50'])}; "
+        f"delay p50 {_ms(delay['p50'])} p90 {_ms(delay['p90'])} (n {delay['n']}), its jitter buffer's own "
+        f"figure (in ticks of 10 ms) {_ms(buffer['p50'])}; "
         f"{1000 * witness['cpu_s'] / witness['sessions']:.0f} ms CPU a session",
         flush=True,
     )

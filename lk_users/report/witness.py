@@ -45,6 +45,7 @@ def section(records: Sequence[Record], trailers: Sequence[Trailer]) -> dict[str,
         return None
     return {
         "sessions": len(sides[WITNESS]),
+        "order": sides[WITNESS][0].order,
         "outcomes": {name: _tally(side) for name, side in sides.items()},
         "marks": {mark.value: _compare(sides, _at(mark)) for mark in COMPARED},
         "hearing": _compare(sides, _hearing_ns),

@@ -33,7 +33,12 @@ def lines(witness: Mapping[str, Any] | None) -> list[str]:
         return []
     count, others = witness["sessions"], sum(witness["outcomes"][OTHER].values())
     text = f"{plural(count, 'session')} beside {others} of engine listen ran on the official livekit SDK: "
-    return [text + _outcomes(witness["outcomes"]) + ".", *_hearing(witness), *_late(witness)]
+    return [
+        text + _outcomes(witness["outcomes"]) + ".",
+        *_hearing(witness),
+        *_late(witness),
+        *_joined_first(witness),
+    ]
 
 
 def rows(witness: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -97,6 +102,15 @@ def _late(witness: Mapping[str, Any]) -> list[str]:
         f"{plural(late[WITNESS], 'user')} on the SDK and {late[OTHER]} on listen came into the room after "
         "their agent. Of a user who publishes nothing the server tells others only every 3 s, so an agent "
         "that waits for its listener speaks up to 3 s later to them: compare those who were there before."
+    ]
+
+
+def _joined_first(witness: Mapping[str, Any]) -> list[str]:
+    if witness["order"] != "join-first":
+        return []
+    return [
+        "Users joined first here, and their agents were asked for with the join or after it: the SDK's "
+        "longer way into the room is part of all that follows."
     ]
 
 

@@ -66,6 +66,15 @@ def test_a_killed_child_costs_its_own_sessions_only(start: Callable[..., Running
     assert done.causes("engine_crashed") == {"its SDK child ended: killed by SIGKILL"}
 
 
+def test_ctrl_c_ends_the_run_and_not_its_children(start: Callable[..., Running]) -> None:
+    """A terminal's goes to all processes: sessions are cancelled, not crashed."""
+    running = start(*USERS, "--metadata", SLOW)
+    running.wait_for_text("12 wait")
+    running.signal_group(signal.SIGINT)
+    done = running.finish()
+    assert (done.code, done.outcomes) == (11, {"cancelled": 12}), done.stdout
+
+
 def test_children_end_with_a_worker_that_is_killed(start: Callable[..., Running]) -> None:
     running = start(*USERS, "--metadata", SLOW)
     running.wait_for_text("12 wait")

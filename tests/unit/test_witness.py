@@ -122,6 +122,12 @@ def test_in_words() -> None:
     assert lines[2].startswith("1 user on the SDK and 0 on listen came into the room after their agent.")
 
 
+def test_with_the_join_first_everything_moves_with_it() -> None:
+    first = [replace(record, order="join-first") for record in MIXED]
+    assert "the SDK's longer way into the room" in witness_words.lines(section(first, []))[-1]
+    assert not any("longer way" in line for line in witness_words.lines(section(MIXED, [])))
+
+
 def test_other_outcomes_are_said_so() -> None:
     silent = replace(MIXED[1], findings={Finding.WELCOME_MISSING.value: "silent"})
     (first, *_) = witness_words.lines(section((MIXED[0], silent), []))
