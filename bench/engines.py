@@ -3,26 +3,34 @@
     python bench/engines.py [CASE …] [--bursts 10]
 
 Bursts of 20 users of which 10 are on the SDK, against the embedded stack. Cases: ``healthy``, ``slow_join``
-(the agent comes 1.5 s later, when every user is there), ``slow_welcome``, ``silent``, ``eager``; without a
-name all of them. Ends with 1 where outcomes differ, or where a median is further off than it may be: the
-agent's join by 60 ms, its first audible frame by 150 ms once the SDK's own receive delay is taken off. The
-frame counts from the agent's join, among users who were there before it: what a user who comes later waits
-for is no matter of hearing (README, "The witness").
+(the agent comes 1.5 s later, when every user is there), ``slow_welcome``, ``silent``, ``eager``, and
+``real``: the agent of docker/agents on livekit-agents, which takes all jobs, with users in pairs, since each
+job is a process that starts; without a name all of them. Ends with 1 where outcomes differ, or where a median
+is further off than it may be: the agent's join by 60 ms, its first audible frame by 150 ms once the SDK's own
+receive delay is taken off. The frame counts from the agent's join, among users who were there before it: what
+a user who comes later waits for is no matter of hearing (README, "The witness").
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
 
 from lk_users.local import stack
+from lk_users.local.real_agent import RealAgent, environment
+from lk_users.local.server import Server, find_or_build
 
 LOCUSTFILE: Final = Path(__file__).parent.parent / "locustfiles" / "burst.py"
+AGENTS: Final = Path(__file__).parent.parent / "docker" / "agents"
+AGENT: Final = "greeter"
+REAL: Final = "real"
 USERS: Final = 20
 WITNESSES: Final = 10
 SIDES: Final = ("listen", "sdk")
@@ -35,22 +43,41 @@ CASES: Final[dict[str, tuple[str, ...]]] = {
     "slow_welcome": ("--metadata", json.dumps({"lk": {"fault": "slow_welcome", "delay_ms": 2000}})),
     "silent": ("--metadata", json.dumps({"lk": {"fault": "silent"}}), "--session-timeout", "8"),
     "eager": ("--metadata", json.dumps({"lk": {"fault": "eager"}})),
+    REAL: ("--batch-size", "2", "--batch-delay", "2", "--session-timeout", "60"),
 }
 
 
-def run(bursts: int, *options: str) -> dict[str, Any]:
+def run(case: str, bursts: int) -> dict[str, Any]:
     """One run's summary.json."""
     with tempfile.TemporaryDirectory() as folder:
+        name = AGENT if case == REAL else stack.AGENT_NAME
         command = [
             sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary",
             "-u", str(USERS), "-r", str(USERS), "--witness", str(WITNESSES), "--bursts", str(bursts),
-            "--agent-name", stack.AGENT_NAME, "--run-dir", folder, *options,
+            "--agent-name", name, "--run-dir", folder, *CASES[case],
         ]  # fmt: skip
-        quiet = ["sh", "-c", f"exec {shlex.join(command)} >/dev/null 2>&1"]
-        stack.run(quiet, say=lambda line: None)
+        if case == REAL:
+            beside_real_agent(command, Path(folder))
+        else:
+            quiet = ["sh", "-c", f"exec {shlex.join(command)} >/dev/null 2>&1"]
+            stack.run(quiet, say=lambda line: None)
         (found,) = Path(folder).glob("*/summary.json")
         summary: dict[str, Any] = json.loads(found.read_text())
         return summary
+
+
+def beside_real_agent(command: list[str], logs: Path) -> None:
+    """The command against a server and the agent of docker/agents, with a threshold that no load reaches."""
+    python = environment(AGENTS, print)
+    with Server(find_or_build(None, print), logs / "server.log") as server:
+        env = {
+            "LIVEKIT_URL": server.url,
+            "LIVEKIT_API_KEY": server.api_key,
+            "LIVEKIT_API_SECRET": server.api_secret,
+        }
+        named = {**env, "LIVEKIT_AGENT_NAME": AGENT, "GREETER_LOAD_THRESHOLD": "inf"}
+        with RealAgent(python, AGENTS / "greeter.py", logs / "agent.log", named):
+            subprocess.run(command, env=os.environ | env, capture_output=True, check=False)
 
 
 def compare(case: str, witness: dict[str, Any]) -> bool:
@@ -90,9 +117,7 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", choices=[*CASES, []], metavar="CASE")
     parser.add_argument("--bursts", type=int, default=10)
     arguments = parser.parse_args()
-    good = [
-        compare(case, run(arguments.bursts, *CASES[case])["witness"]) for case in arguments.cases or CASES
-    ]
+    good = [compare(case, run(case, arguments.bursts)["witness"]) for case in arguments.cases or CASES]
     return 0 if all(good) else 1
 
 

@@ -14,10 +14,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lk_users import jobs
+from lk_users.agents_seen import AgentsSeen
 from lk_users.classify import classify
 from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock
 from lk_users.errors import EngineCrashed, HttpError, WireError
-from lk_users.evidence import AGENT_STATE_ATTRIBUTE, NEVER_NS, Observation, Sighting, Voice
+from lk_users.evidence import NEVER_NS, Observation, Sighting
 from lk_users.outcome import Finding
 from lk_users.plan import unrecorded
 from lk_users.reading import Reading
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 # A stall shorter than this disturbs no figure that anyone would act on.
 LAG_WORTH_A_FINDING_NS = 100 * NS_PER_MS
 TOO_MANY_REQUESTS = 429
-# What the server says to a participant whose identity joined once more, and to nobody else. One that left a
-# moment before looks the same from here: the server tells the others of the new one alone.
-REPLACED = "duplicate_identity (inferred)"
 
 
 class SessionObserver(Protocol):
@@ -83,8 +81,7 @@ class Session:
         self._created: tuple[int, int, int] | None = None
         self._node: str | None = None
         self._marks: dict[str, int] = {}
-        self._sightings: dict[str, Sighting] = {}
-        self._voices: dict[str, Voice] = {}
+        self._agents = AgentsSeen(settings.agent_name)
         self._reading = Reading(settings.expect_text)
         self._needed = [mark_of(item, settings.expect_text) for item in settings.welcome]
         self._failure: tuple[Finding, str] | None = None
@@ -228,12 +225,10 @@ class Session:
     def participant(self, view: ParticipantView, at_ns: int | None = None) -> None:
         if not view.agent:
             return
-        known = self._sightings.get(view.sid)
+        known = self._agents.known(view.sid)
         if view.state == "disconnected":
-            if known is not None and known.gone_ns is None:
+            if known is not None:
                 self._gone(known, view, at_ns)
-            elif known is not None and known.replaced_by and view.disconnect_reason:
-                self._sightings[known.sid] = replace(known, gone_reason=view.disconnect_reason)
             return
         if known is None and not view.on_behalf_of:
             known = self._sighted(view, at_ns)
@@ -241,19 +236,19 @@ class Session:
             self._agent_state(view, at_ns)
 
     def subscribed(self, participant_sid: str, at_ns: int | None = None) -> None:
-        if self._is_agent(participant_sid):
-            self._hear_of(participant_sid, track_ns=self._now_ns(at_ns))
+        if self._agents.speaks_the_welcome(participant_sid):
+            self._agents.hear_of(participant_sid, track_ns=self._now_ns(at_ns))
             self._mark(Mark.AGENT_TRACK, at_ns)
             self._heard()
 
     def packet(self, participant_sid: str, reached_ns: int) -> None:
-        if self._is_agent(participant_sid):
-            self._hear_of(participant_sid, packet_ns=reached_ns - self.intended_ns)
+        if self._agents.speaks_the_welcome(participant_sid):
+            self._agents.hear_of(participant_sid, packet_ns=reached_ns - self.intended_ns)
 
     def audible(self, participant_sid: str, onset: Onset) -> bool:
-        if not self._is_agent(participant_sid):
+        if not self._agents.speaks_the_welcome(participant_sid):
             return False
-        voice = self._hear_of(participant_sid, onset=onset)
+        voice = self._agents.hear_of(participant_sid, onset=onset)
         self._mark(Mark.FIRST_AUDIO, onset.at_ns)
         self._heard()
         return lead_ns(voice) >= CLIPPED_NS
@@ -281,12 +276,12 @@ class Session:
             session_timeout_s=settings.session_timeout_s,
             welcome=settings.welcome,
             welcome_timeout_s=settings.welcome_timeout_s,
-            sightings=tuple(self._sightings.values()),
+            sightings=self._agents.all,
             failure=self._failure,
             failure_status=self._failure_status,
             dispatch_id=self._dispatch.dispatch_id if self._dispatch is not None else "",
             packet_ns=min(
-                (voice.packet_ns for voice in self._voices.values() if voice.packet_ns is not None),
+                (voice.packet_ns for voice in self._agents.voices if voice.packet_ns is not None),
                 default=None,
             ),
             cancelled=self._cancelled,
@@ -295,8 +290,8 @@ class Session:
             intended_server_ns=offset.to_theirs_ns(self.intended_ns) if offset is not None else 0,
             server_uncertainty_ns=offset.uncertainty_ns if offset is not None else 0,
             expect_text=settings.expect_text,
-            voices=tuple(self._voices.values()),
-            texts=self._reading.texts(self._agents_names()),
+            voices=self._agents.voices,
+            texts=self._reading.texts(self._agents.senders),
             lag_ns=lag_ns,
         )
 
@@ -323,11 +318,10 @@ class Session:
             findings={str(finding): cause for finding, cause in findings.items()},
             evidence={
                 **self._facts,
-                **self._voice_facts(),
+                **self._agents.facts(),
                 **self._reading.facts(),
                 **self.engine.evidence(),
                 **_clock_facts(seen),
-                **_agent_facts(agent),
                 **jobs.evidence(seen, view),
             },
             lag_ms=round(lag_ns / NS_PER_MS, 3),
@@ -348,12 +342,12 @@ class Session:
     @property
     def saw_agent(self) -> bool:
         """Did the user see the agent that it waited for?"""
-        return any(sighting.named for sighting in self._sightings.values())
+        return bool(self._agents.named)
 
     @property
     def agent_came_again(self) -> bool:
         """Did the user see more than one of it, or one of it more than once?"""
-        return sum(sighting.named for sighting in self._sightings.values()) > 1
+        return len(self._agents.named) > 1
 
     # Inside.
 
@@ -391,29 +385,8 @@ class Session:
         self._failure = (finding, error.cause)
         self._decide()
 
-    def _is_agent(self, participant_sid: str) -> bool:
-        """A participant whose sound is the welcome's: the agent, or one on its behalf."""
-        sighting = self._sightings.get(participant_sid)
-        return (sighting is None or sighting.named) and self.saw_agent
-
     def _sighted(self, view: ParticipantView, at_ns: int | None) -> Sighting:
-        sighting = Sighting(
-            sid=view.sid,
-            identity=view.identity,
-            named=view.is_named(self._settings.agent_name),
-            seen_ns=self._now_ns(at_ns),
-            joined_at_ms=view.joined_at_ms,
-            region=view.region,
-            hosted=view.hosted,
-            attributes=view.attributes,
-        )
-        for other in list(self._sightings.values()):
-            if other.identity == sighting.identity and other.gone_ns is None:
-                # A room has an identity once: the server sends the older one away and tells nobody of it.
-                self._sightings[other.sid] = replace(
-                    other, gone_ns=sighting.seen_ns, gone_reason=REPLACED, replaced_by=sighting.sid
-                )
-        self._sightings[view.sid] = sighting
+        sighting = self._agents.came(view, self._now_ns(at_ns))
         if sighting.named:
             if self.transaction.allows(Event.AGENT_SEEN):
                 self._take(Event.AGENT_SEEN)
@@ -422,11 +395,9 @@ class Session:
         return sighting
 
     def _gone(self, known: Sighting, view: ParticipantView, at_ns: int | None) -> None:
-        self._sightings[known.sid] = replace(
-            known, gone_ns=self._now_ns(at_ns), gone_reason=view.disconnect_reason
-        )
-        still_there = any(other.named and other.gone_ns is None for other in self._sightings.values())
-        if known.named and not still_there:
+        was_there = known.gone_ns is None
+        self._agents.went(known, view.disconnect_reason, self._now_ns(at_ns))
+        if was_there and known.named and not self._agents.is_there:
             self._take(Event.AGENT_GONE)
             if Mark.WELCOMED not in self._marks:
                 # It may come back, on this worker or another: give it as long as a welcome may take.
@@ -435,8 +406,8 @@ class Session:
 
     def _decide_if_gone(self, since_ns: int) -> None:
         """The grace of an agent that left at ``since_ns`` is over: did none come after it?"""
-        named = [sighting for sighting in self._sightings.values() if sighting.named]
-        if all(sighting.gone_ns is not None and sighting.gone_ns <= since_ns for sighting in named):
+        stays = self._agents.named
+        if all(sighting.gone_ns is not None and sighting.gone_ns <= since_ns for sighting in stays):
             self._decide()
 
     def _agent_state(self, view: ParticipantView, at_ns: int | None) -> None:
@@ -445,55 +416,19 @@ class Session:
         if view.agent_state and view.agent_state != "initializing":
             self._mark(Mark.AGENT_READY, at_ns)
         if view.agent_state == "speaking":
-            self._hear_of(view.sid, speaking_ns=self._now_ns(at_ns))
+            self._agents.hear_of(view.sid, speaking_ns=self._now_ns(at_ns))
             self._mark(Mark.AGENT_SPEAKING, at_ns)
             self._heard()
 
     def _match_text(self) -> None:
         """Text can come before the update that tells who sent it."""
-        names = self._agents_names()
+        names = self._agents.senders
         first_ns, matched_ns = self._reading.first_ns(names), self._reading.matched_ns(names)
         if matched_ns is not None:
             self._mark(Mark.TEXT_MATCHED, matched_ns + self.intended_ns)
         if first_ns is not None:
             self._mark(Mark.FIRST_TEXT, first_ns + self.intended_ns)
             self._heard()
-
-    def _agents_names(self) -> set[str]:
-        """Senders whose text is the agent's: itself, and nobody, once it is there."""
-        names = {sighting.identity for sighting in self._sightings.values() if sighting.named}
-        return {*names, ""} if names else names
-
-    def _hear_of(self, sid: str, **news: Any) -> Voice:
-        """What is new of a participant's voice; of each moment the first stands."""
-        known = self._voices.get(sid)
-        if known is None:
-            sighting = self._sightings.get(sid)
-            known = Voice(sid, sighting.identity if sighting is not None else "")
-        fresh = {name: value for name, value in news.items() if getattr(known, name) is None}
-        voice = self._voices[sid] = replace(known, **fresh)
-        return voice
-
-    def _voice_facts(self) -> dict[str, Any]:
-        """How the first sound of the agent came, and what had come before it."""
-        voice = next((item for item in self._voices.values() if item.onset is not None), None)
-        if voice is None or voice.onset is None:
-            return {}
-        onset = voice.onset
-        facts: dict[str, Any] = {
-            "audible_dbfs": round(onset.level_dbfs, 1),
-            "threshold_dbfs": onset.threshold_dbfs,
-            "frames_before": onset.frames_before,
-            "ms_before": round(onset.ms_before, 1),
-        }
-        if voice.packet_ns is not None:
-            facts["packet_ms"] = round(voice.packet_ns / NS_PER_MS, 1)
-        if lead_ns(voice):
-            facts["speech_ms_before_us"] = round(lead_ns(voice) / NS_PER_MS, 1)
-        if voice.packet_ns is not None and voice.track_ns is not None and voice.track_ns > voice.packet_ns:
-            # The server sent audio before its answer told us on which section.
-            facts["sent_before_answer_ms"] = round((voice.track_ns - voice.packet_ns) / NS_PER_MS, 1)
-        return facts
 
     def _heard(self) -> None:
         """Something of the welcome came: is it complete?"""
@@ -520,7 +455,7 @@ class Session:
 
     def _server_offset(self) -> Offset | None:
         """The room's server clock against ours, as of the agent's coming, or else of the decision."""
-        first = next((item.seen_ns for item in self._sightings.values() if item.named), self.decided_ns or 0)
+        first = next((item.seen_ns for item in self._agents.named), self.decided_ns or 0)
         if self._node is None:
             return None
         return self._server_clock.offset(self._node, self.intended_ns + first)
@@ -530,7 +465,7 @@ class Session:
 
         The server's stamp, placed on our clock; never after the update that told us.
         """
-        first = next((item for item in self._sightings.values() if item.named), None)
+        first = next(iter(self._agents.named), None)
         offset = self._server_offset()
         if first is None or offset is None or not first.joined_at_ms:
             return None
@@ -546,16 +481,3 @@ def _clock_facts(seen: Observation) -> dict[str, Any]:
         "intended_server_ns": seen.intended_server_ns,
         "server_clock_uncertainty_ms": round(seen.server_uncertainty_ns / NS_PER_MS, 3),
     }
-
-
-def _agent_facts(agent: Sighting | None) -> dict[str, Any]:
-    """Where the agent runs, and what it tells of itself; its state changes and is in the marks."""
-    if agent is None:
-        return {}
-    told = {
-        name: value
-        for name, value in sorted(agent.attributes.items())
-        if name.startswith("lk.") and name != AGENT_STATE_ATTRIBUTE
-    }
-    facts = {"region": agent.region, "hosted_by_livekit": agent.hosted, "attributes": told}
-    return {"agent": {name: value for name, value in facts.items() if value}} if any(facts.values()) else {}

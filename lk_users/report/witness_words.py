@@ -100,8 +100,8 @@ def _late(witness: Mapping[str, Any]) -> list[str]:
         return []
     return [
         f"{plural(late[WITNESS], 'user')} on the SDK and {late[OTHER]} on listen came into the room after "
-        "their agent. Of a user who publishes nothing the server tells others only every 3 s, so an agent "
-        "that waits for its listener speaks up to 3 s later to them: compare those who were there before."
+        "their agent. One that waits for its listener speaks later to them: compare those who were there "
+        "before it."
     ]
 
 

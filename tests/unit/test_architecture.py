@@ -24,7 +24,7 @@ LAYERS = (
     "plan steps barrier health slo evidence jobs classify welcome agent_worker",
     "wire",
     "engines",
-    "session burst reading",
+    "session burst reading agents_seen",
     "sinks verdict",
     "report",
     "cleanup runtime",
