@@ -6,13 +6,11 @@ network or stay in this process is the wiring's business.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import resource
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -31,36 +29,31 @@ from lk_users.barrier import (
 )
 from lk_users.burst import Burst, FreeUsers, Stage, Worker
 from lk_users.clock import NS_PER_MS, PingEstimator, SystemClock
+from lk_users.engines.ground import Ground, break_ground
 from lk_users.engines.idle import IdleEngine
-from lk_users.engines.listen import ListenEngine, Surroundings
-from lk_users.engines.probe import Found, find_way
-from lk_users.engines.sdk import SdkEngine
 from lk_users.engines.sdk_pool import SdkPool
 from lk_users.errors import WireError
 from lk_users.health import Trailer
 from lk_users.outcome import Finding
-from lk_users.plan import WITNESS, Share
+from lk_users.plan import Share
 from lk_users.record import Mark
 from lk_users.report.folder import append_reason
 from lk_users.sinks.jsonl import Journal
 from lk_users.sinks.wav import FailedSounds
-from lk_users.wire.api import Api, Keys
 from lk_users.wire.armed import Endpoint
-from lk_users.wire.microphone import Microphones
-from lk_users.wire.seams import SharedCertificate, host_addresses
-from lk_users.wire.signalling import Pinger, SignalPath
-from lk_users.wire.turn import MediaWay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lk_users.engines.port import Engine, EngineListener
+    from lk_users.engines.probe import Found
     from lk_users.plan import PlannedSession
     from lk_users.record import Record
     from lk_users.runtime import Runtime
     from lk_users.session import Session
     from lk_users.settings import ProcessSettings, Settings, Target
     from lk_users.sinks.locust_stats import LocustStats
+    from lk_users.wire.api import Api
     from lk_users.wire.recording import Recording
 
 logger = logging.getLogger(__name__)
@@ -77,16 +70,6 @@ RECORDS_BYTES = 64 * 1024
 ACK_WAIT_S = 10.0
 # Ordinals of free users: worker by worker, so that none needs to ask.
 FREE_STRIDE = 1024
-
-
-@dataclass(frozen=True)
-class Ground:
-    """What the loop of a process needs to reach the target; made once a run."""
-
-    surroundings: Surroundings
-    api: Api
-    at_work: tuple[asyncio.Task[None], ...]
-    found: Found
 
 
 class WorkerSide:
@@ -214,7 +197,7 @@ class WorkerSide:
             ground, self._ground = self._ground, None
             self._freed.clear()
             try:
-                self._runtime.call(_close_ground(ground, self._witnesses))
+                self._runtime.call(ground.close())
             finally:
                 self._freed.set()
         # Whoever closes beside another stops the loop next: the other needs it to its end.
@@ -264,18 +247,12 @@ class WorkerSide:
         self._sounds = FailedSounds(run_dir)
         if self._journal is None:
             self._journal = Journal(run_dir, self.worker.name, self.worker.region)
-        try:
-            if self._ground is None and self.settings.engine != "idle":
-                room = f"lk-{share.run_id}-probe-{self.worker.name}"
-                self._ground = self._runtime.call(
-                    _break_ground(self._target, self._endpoint(), self.settings, room)
-                )
-                _tell_way(self._ground.found)
-        except WireError:
-            # The target does not answer now; every session will find so, and say so in its record.
+        if self._ground is None and self.settings.engine != "idle":
+            room = f"lk-{share.run_id}-probe-{self.worker.name}"
             self._ground = self._runtime.call(
-                _break_ground(self._target, self._endpoint(), self.settings, path=SignalPath.V1)
+                break_ground(self._target, self._endpoint(), self.settings, self._witnesses, room)
             )
+            _tell_way(self._ground.found)
         if share.burst == 0:
             self._begin_free(share)
             return
@@ -315,14 +292,16 @@ class WorkerSide:
         if self.settings.engine == "idle":
             return IdleEngine(self._clock, listener)
         assert self._ground is not None
-        around = self._ground.surroundings
-        if item.engine == WITNESS:
-            return SdkEngine(item, self.settings, around, self._witnesses, listener)
-        return ListenEngine(item, self.settings, around, listener)
+        return self._ground.engine(item, listener)
 
     def _endpoint(self) -> Endpoint:
         target = self._target
-        return Endpoint.resolve(target.host, target.port, target.authority, tls=target.tls)
+        try:
+            return Endpoint.resolve(target.host, target.port, target.authority, tls=target.tls)
+        except WireError as exc:
+            # Every session will find so, and say so in its record.
+            logger.warning("%s", exc.cause)
+            return Endpoint((), target.port, target.authority)
 
     def _release(self, command: Release) -> None:
         offset = self._estimator.at(self._clock.monotonic_ns())
@@ -482,44 +461,6 @@ class WorkerSide:
         return offset.offset_ns / NS_PER_MS, offset.uncertainty_ns / NS_PER_MS
 
 
-async def _break_ground(
-    target: Target, endpoint: Endpoint, settings: Settings, room: str = "", path: SignalPath | None = None
-) -> Ground:
-    """What all sessions of this process share. ``room``: where the probe for media joins, empty for no
-    probe. Raises WireError where the target can't be asked."""
-    clock = SystemClock()
-    keys = Keys(target.key, target.secret)
-    api = Api(target.http_url, keys, settings.api_budget_per_minute)
-    found = Found(MediaWay.HOST, {})
-    pinger, microphones = Pinger(), Microphones()
-    try:
-        if path is None:
-            missing = await api.speaks(f"{SignalPath.V1}/validate") == 404
-            path = SignalPath.V0 if missing else SignalPath.V1
-        around = Surroundings(
-            endpoint=endpoint,
-            prefix=target.path,
-            keys=keys,
-            clock=clock,
-            path=path,
-            addresses=host_addresses(loopback=endpoint.loopback),
-            pinger=pinger,
-            certificate=SharedCertificate.generateCertificate(),
-            microphones=microphones,
-        )
-        # Nothing lies between us and a server on loopback.
-        if room and (settings.ice == "relay" or (settings.ice == "auto" and not endpoint.loopback)):
-            found = await find_way(around, settings, room)
-            await api.delete_room(room)
-    except WireError:
-        await api.close()
-        raise
-    around = replace(around, way=found.way)
-    loop = asyncio.get_running_loop()
-    at_work = (loop.create_task(pinger.run()), loop.create_task(microphones.run()))
-    return Ground(around, api, at_work, found)
-
-
 def _tell_way(found: Found) -> None:
     """Only where it is not the plain one."""
     if not found.tried:
@@ -529,14 +470,6 @@ def _tell_way(found: Found) -> None:
         logger.warning("no way for media from here to the server: %s. Users will find no media.", failed)
     else:
         logger.info("media goes by %s (%s)", found.way, failed)
-
-
-async def _close_ground(ground: Ground, witnesses: SdkPool) -> None:
-    for task in ground.at_work:
-        task.cancel()
-    await witnesses.close()
-    with contextlib.suppress(WireError):
-        await ground.api.close()
 
 
 def _peak_rss_mb() -> float:
