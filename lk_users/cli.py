@@ -16,6 +16,7 @@ from lk_users import cleanup
 from lk_users.errors import LkUsersError, Refused
 from lk_users.local import stack
 from lk_users.outcome import ExitCode
+from lk_users.report.gather import gather
 from lk_users.report.make import ending, make_report
 from lk_users.settings import CLOUD_API_BUDGET_PER_MINUTE, Target
 from lk_users.version import VERSION
@@ -66,6 +67,24 @@ def _report(arguments: argparse.Namespace) -> int:
     return judgement.exit_code
 
 
+def _declare_merge(subparsers: Subparsers) -> None:
+    text = "bring what workers kept on other machines into a run's folder, and make its reports again"
+    parser = subparsers.add_parser("merge", help=text, description=text)
+    parser.add_argument(
+        "run_dir", metavar="RUN_DIR", type=Path, help="the run's folder on the master's machine"
+    )
+    parser.add_argument(
+        "others", metavar="DIR", type=Path, nargs="+", help="its folder on a worker's machine"
+    )
+    parser.set_defaults(run=_merge)
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    workers = gather(arguments.run_dir, arguments.others)
+    print(f"journals of {len(workers)} workers: {', '.join(workers)}\n")
+    return _report(arguments)
+
+
 def _declare_stack(subparsers: Subparsers) -> None:
     text = "start a real LiveKit server and the reference agent, run a command against them, stop them"
     parser = subparsers.add_parser("stack", help=text, description=text)
@@ -110,6 +129,7 @@ def _cleanup(arguments: argparse.Namespace) -> int:
 
 _COMMANDS: Final[tuple[Declare, ...]] = (
     _declare_report,
+    _declare_merge,
     _declare_stack,
     _declare_cleanup,
 )
