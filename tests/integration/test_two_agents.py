@@ -11,9 +11,9 @@ from conftest import Running
 from livekit import api as livekit_api
 from moving_api import SECOND_WORKER, MovingApi
 
+from lk_users.agents_seen import REPLACED
 from lk_users.record import Phase, Record
 from lk_users.report.clocks import contradictions
-from lk_users.session import REPLACED
 from lk_users.settings import Target
 
 if TYPE_CHECKING:
