@@ -1,12 +1,14 @@
 """Figures of whole bursts against the embedded stack: generator, server and agents share this machine.
 
-    python bench/burst.py ways        600 by api, room and token: what a user waits, CPU a session
-    python bench/burst.py repeat      600 by api, ten times in a row
-    python bench/burst.py processes   600 over two processes; 1,200 over two; 2,000 over four
-    python bench/burst.py sizes       CPU a session at 1,200 over two processes against 200, by api and room
-    python bench/burst.py mic         what a silent microphone costs a user, up to the welcome and while held
-    python bench/burst.py score       the server's worst score of 100 users who listen for a minute
-    python bench/burst.py udp-port    ten bursts of 400 on a server with one UDP port
+    python bench/burst.py BENCH [OPTION …]     options as Locust takes them, for each run: ways --mic none
+
+    ways        600 by api, room and token: what a user waits, CPU a session
+    repeat      600 by api, ten times in a row
+    processes   600 over two processes; 1,200 over two; 2,000 over four
+    sizes       CPU a session at 1,200 over two processes against 200, by api and room
+    mic         what a silent microphone costs a user, up to the welcome and while held
+    score       the server's worst score of 100 users who listen for a minute
+    udp-port    ten bursts of 400 on a server with one UDP port
 
 CPU is compared in one go: each run is followed by one of the same length with an engine that does nothing
 (``--engine idle``), and the difference is what the users cost.
@@ -68,12 +70,12 @@ def figures(name: str, summary: dict[str, Any]) -> str:
     return " | ".join(cells)
 
 
-def ways() -> None:
+def ways(*extra: str) -> None:
     for way in ("api", "room", "token"):
-        listen = run(600, "--dispatch", way)
+        listen = run(600, "--dispatch", way, *extra)
         print(figures(f"600 by {way}", listen), flush=True)
         length_s = listen["marks"]["welcomed"]["max"] / 1000
-        idle = run(600, "--engine", "idle", "--watch", f"{length_s:.1f}")
+        idle = run(600, "--engine", "idle", "--watch", f"{length_s:.1f}", *extra)
         reads_ms = 1000 * sum(worker["read_cpu_s"] for worker in listen["workers"]) / 600
         print(
             f"    less the same run on an engine that does nothing ({cpu_ms(idle):.1f} ms): "
@@ -82,32 +84,32 @@ def ways() -> None:
         )
 
 
-def repeat() -> None:
+def repeat(*extra: str) -> None:
     for number in range(1, 11):
-        print(figures(f"600 by api, run {number}", run(600)), flush=True)
+        print(figures(f"600 by api, run {number}", run(600, *extra)), flush=True)
 
 
-def processes() -> None:
-    print(figures("600, 2 processes", run(600, "--processes", "2")), flush=True)
-    print(figures("1,200, 2 processes", run(1200, "--processes", "2")), flush=True)
-    print(figures("2,000, 4 processes", run(2000, "--processes", "4")), flush=True)
+def processes(*extra: str) -> None:
+    print(figures("600, 2 processes", run(600, "--processes", "2", *extra)), flush=True)
+    print(figures("1,200, 2 processes", run(1200, "--processes", "2", *extra)), flush=True)
+    print(figures("2,000, 4 processes", run(2000, "--processes", "4", *extra)), flush=True)
 
 
-def sizes() -> None:
+def sizes(*extra: str) -> None:
     for way in ("api", "room"):
         costs_ms = []
         for users, options in ((200, ()), (1200, ("--processes", "2"))):
-            summary = run(users, "--dispatch", way, *options)
+            summary = run(users, "--dispatch", way, *options, *extra)
             print(figures(f"{users} by {way}", summary), flush=True)
             costs_ms.append(cpu_ms(summary))
         print(f"    1,200 against 200: {costs_ms[1] / costs_ms[0]:.2f} times the CPU a session", flush=True)
 
 
-def mic() -> None:
+def mic(*extra: str) -> None:
     costs_ms: dict[tuple[str, str], float] = {}
     for held_s in ("0", "60"):
         for choice in ("none", "silence"):
-            summary = run(600, "--dispatch", "room", "--mic", choice, "--watch", held_s)
+            summary = run(600, "--dispatch", "room", "--mic", choice, "--watch", held_s, *extra)
             print(figures(f"600 by room, mic {choice}, held {held_s} s", summary), flush=True)
             costs_ms[choice, held_s] = cpu_ms(summary)
     more_ms = {held_s: costs_ms["silence", held_s] - costs_ms["none", held_s] for held_s in ("0", "60")}
@@ -115,16 +117,18 @@ def mic() -> None:
     print(f"    a microphone: {more_ms['0']:.1f} ms a session, {100 * held:.3f} % of a core while held")
 
 
-def score() -> None:
+def score(*extra: str) -> None:
     noisy = '{"lk": {"fault": "background"}}'
-    summary = run(100, "--dispatch", "room", "--metadata", noisy, "--welcome", "track", "--watch", "65")
+    summary = run(
+        100, "--dispatch", "room", "--metadata", noisy, "--welcome", "track", "--watch", "65", *extra
+    )
     print(figures("100 listening to ambience for 65 s", summary))
     print(f"    worst score: {summary['users']['worst_quality']}")
 
 
-def udp_port() -> None:
+def udp_port(*extra: str) -> None:
     options = ("--bursts", "10", "--dispatch", "room", "--session-timeout", "60")
-    print(figures("10 x 400, one UDP port", run(400, *options, udp_port=True)), flush=True)
+    print(figures("10 x 400, one UDP port", run(400, *options, *extra, udp_port=True)), flush=True)
 
 
 BENCHES = {
@@ -138,6 +142,6 @@ BENCHES = {
 }
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] not in BENCHES:
-        sys.exit(f"usage: python bench/burst.py {'|'.join(BENCHES)}")
-    BENCHES[sys.argv[1]]()
+    if len(sys.argv) < 2 or sys.argv[1] not in BENCHES:
+        sys.exit(f"usage: python bench/burst.py {'|'.join(BENCHES)} [OPTION …]")
+    BENCHES[sys.argv[1]](*sys.argv[2:])
