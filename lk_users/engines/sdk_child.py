@@ -164,11 +164,15 @@ class Guest:
     async def _hear(self, owner: str, track: rtc.RemoteTrack, packets: asyncio.Task[None]) -> None:
         gate = LoudnessGate()
         stream = rtc.AudioStream(track)
-        measured = False
+        received = measured = False
         try:
             async for event in stream:
                 frame = event.frame
                 samples = np.frombuffer(frame.data, np.int16)
+                # Until the first packet the SDK plays digital silence: nothing that was received.
+                received = received or bool(samples.any())
+                if not received:
+                    continue
                 now_ns = self._clock.monotonic_ns()
                 onset = gate.hear(samples, frame.samples_per_channel / frame.sample_rate, now_ns)
                 if gate.loud_since_ns and not measured:
