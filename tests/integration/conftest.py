@@ -114,6 +114,8 @@ class Running:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
 
         def limit() -> None:
+            # A shell's background jobs ignore Ctrl-C, and so would what they start.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             if max_handles is not None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (max_handles, max_handles))
 
