@@ -19,6 +19,7 @@ from lk_users.evidence import ServerView
 from lk_users.health import Trailer
 from lk_users.outcome import Finding
 from lk_users.plan import planned, sessions
+from lk_users.priority import first_in_line
 from lk_users.record import Mark
 from lk_users.session import Session
 
@@ -232,10 +233,12 @@ class Burst:
     def _release(self, due_ns: int, batch: Sequence[Session]) -> None:
         """The hot path: at the due moment every session of the batch writes, and nothing else happens."""
         clock = self._clock
-        while clock.monotonic_ns() < due_ns:
-            pass
-        for session in batch:
-            session.fire()
+        # Who takes our core in mid-release delays every write after it.
+        with first_in_line():
+            while clock.monotonic_ns() < due_ns:
+                pass
+            for session in batch:
+                session.fire()
         loop = asyncio.get_running_loop()
         for session in batch:
             session.fired(loop)
