@@ -7,12 +7,16 @@ exceed. A burst has some 10⁴ sessions at most, so every value is kept and noth
 from __future__ import annotations
 
 import math
+from collections import Counter
 from fractions import Fraction
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lk_users.outcome import ORDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from lk_users.outcome import Finding
     from lk_users.record import Mark, Phase, Record
 
 _N = TypeVar("_N", int, float)
@@ -23,6 +27,24 @@ def percentile(ordered: Sequence[_N], percent: Fraction | int) -> _N | None:
     if not ordered:
         return None
     return ordered[max(1, math.ceil(Fraction(percent) * len(ordered) / 100)) - 1]
+
+
+def spread_ms(values_ms: Iterable[float], percents: Sequence[int]) -> dict[str, Any]:
+    """``n`` and the percentiles ``p50`` … of lengths in ms, to the microsecond; None of nothing. The 100th
+    is ``max``."""
+    # As integers: percentiles are exact.
+    ordered_us = sorted(round(1000 * value) for value in values_ms)
+    spread: dict[str, Any] = {"n": len(ordered_us)}
+    for percent in percents:
+        value_us = percentile(ordered_us, percent)
+        spread["max" if percent == 100 else f"p{percent}"] = None if value_us is None else value_us / 1000
+    return spread
+
+
+def tally(findings: Iterable[Finding]) -> dict[str, int]:
+    """How often each occurs, in the order of :mod:`lk_users.outcome`; what never does is left out."""
+    counts = Counter(findings)
+    return {finding.value: counts[finding] for finding in ORDER if counts[finding]}
 
 
 def mark_samples_ns(records: Iterable[Record], mark: Mark) -> list[int]:

@@ -57,11 +57,12 @@ async def break_ground(
 ) -> Ground:
     """``room``: where a probe for media joins. A target that does not answer now gets the newest signalling
     path and no probe: every session will find it silent, and say so in its record."""
-    api = Api(target.http_url, Keys(target.key, target.secret), settings.api_budget_per_minute)
+    keys = Keys(target.key, target.secret)
+    api = Api(target.http_url, keys, settings.api_budget_per_minute)
     around = Surroundings(
         endpoint=endpoint,
         prefix=target.path,
-        keys=Keys(target.key, target.secret),
+        keys=keys,
         clock=SystemClock(),
         path=SignalPath.V1,
         addresses=host_addresses(loopback=endpoint.loopback),

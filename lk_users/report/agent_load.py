@@ -16,16 +16,6 @@ if TYPE_CHECKING:
 # livekit-agents' own `load_threshold` of a worker that runs as in production (its worker.py).
 DEFAULT_THRESHOLD: Final = 0.7
 WORKERS_SHOWN: Final = 3
-HEAD: Final = (
-    "agent worker",
-    "agent",
-    "version",
-    "samples",
-    "not reached",
-    "load p50",
-    "load max",
-    "jobs max",
-)
 ANSWERED: Final[Mapping[str, str]] = MappingProxyType(
     {
         "api": ", although CreateDispatch answered 200 for each",

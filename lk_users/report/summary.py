@@ -19,11 +19,11 @@ from lk_users.report.users import users
 from lk_users.report.witness import section
 from lk_users.sinks.wav import EVIDENCE as AUDIO
 from lk_users.slo import GROUPS, belongs
-from lk_users.stats import limit_ns, mark_samples_ns, percentile, phase_samples_ns, start_errors_ns
+from lk_users.stats import limit_ns, mark_samples_ns, percentile, phase_samples_ns, start_errors_ns, tally
 from lk_users.verdict import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from lk_users.agent_worker import AgentWorkerSample
     from lk_users.health import Lag, Trailer
@@ -85,10 +85,10 @@ def summarize(
             "unrecorded": len(merged.missing),
             "uncounted": len(records) - len(figures),
         },
-        "outcomes": _tally(record.outcome for record in records),
+        "outcomes": tally(record.outcome for record in records),
         "causes": _causes(records),
         "groups": {name: sum(belongs(record, name) for record in records) for name in GROUPS},
-        "findings": _tally(Finding(name) for record in records for name in record.findings),
+        "findings": tally(Finding(name) for record in records for name in record.findings),
         "start_error_ms": _spread(start_errors_ns(records), (50, 99), n=True),
         "marks": {mark.value: _mark(figures, mark) for mark in Mark},
         "phases": _phases(figures),
@@ -110,12 +110,6 @@ def summarize(
 def wait_ns(record: Record) -> int:
     """How long the user waited: to the welcome, or until there was nothing to wait for."""
     return record.marks_ns.get(Mark.WELCOMED, record.decided_ns or record.deadline_ns)
-
-
-def _tally(findings: Iterable[Finding]) -> dict[str, int]:
-    """How often each occurs, in the order of :mod:`lk_users.outcome`; what never does is left out."""
-    counts = Counter(findings)
-    return {finding.value: counts[finding] for finding in ORDER if counts[finding]}
 
 
 def _causes(records: Sequence[Record]) -> dict[str, dict[str, int]]:
@@ -253,7 +247,7 @@ def _burst(number: int, announced: Sequence[BurstInfo], records: Sequence[Record
         "burst": number,
         "t0": iso(t0_ns or min(starts_ns, default=0)),
         "sessions": len(mine),
-        "outcomes": _tally(record.outcome for record in mine),
+        "outcomes": tally(record.outcome for record in mine),
         "start_error_ms": _spread(start_errors_ns(mine), (50, 99)),
         "first_audio": _mark(mine, Mark.FIRST_AUDIO),
         "welcomed": _mark(mine, Mark.WELCOMED),

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from lk_users.stats import percentile
+from lk_users.stats import spread_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lk_users.record import Record
-
-_US_A_MS: Final = 1000
 
 
 def users(records: Sequence[Record], mic: str) -> dict[str, Any]:
@@ -39,10 +37,5 @@ def _tally(values: Iterable[Any]) -> dict[str, int]:
 
 
 def _spread(values: Iterable[Any]) -> dict[str, Any]:
-    """In ms, from ms; kept whole in µs for the percentiles."""
-    ordered = sorted(round(value * _US_A_MS) for value in values if isinstance(value, (int, float)))
-    spread: dict[str, Any] = {"n": len(ordered)}
-    for name, percent in (("p50", 50), ("max", 100)):
-        value_us = percentile(ordered, percent)
-        spread[name] = None if value_us is None else value_us / _US_A_MS
-    return spread
+    """Of the sessions that know theirs."""
+    return spread_ms((value for value in values if isinstance(value, (int, float))), (50, 100))

@@ -8,14 +8,12 @@ a user who is in the room only after its agent, the time until the server tells 
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.clock import NS_PER_MS
-from lk_users.outcome import ORDER
 from lk_users.plan import WITNESS
 from lk_users.record import Mark
-from lk_users.stats import percentile
+from lk_users.stats import spread_ms, tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,6 +31,7 @@ COMPARED: Final = (
     Mark.WELCOMED,
 )
 OTHER: Final = "listen"
+PERCENTS: Final = (50, 90)
 
 
 def section(records: Sequence[Record], trailers: Sequence[Trailer]) -> dict[str, Any] | None:
@@ -46,7 +45,7 @@ def section(records: Sequence[Record], trailers: Sequence[Trailer]) -> dict[str,
     return {
         "sessions": len(sides[WITNESS]),
         "order": sides[WITNESS][0].order,
-        "outcomes": {name: _tally(side) for name, side in sides.items()},
+        "outcomes": {name: tally(record.outcome for record in side) for name, side in sides.items()},
         "marks": {mark.value: _compare(sides, _at(mark)) for mark in COMPARED},
         "hearing": _compare(sides, _hearing_ns),
         "join_to_audio": _compare(sides, _join_to_audio_ns),
@@ -61,11 +60,6 @@ def came_late(record: Record) -> bool:
     """Was the user in the room only after its agent?"""
     joined_ns = record.marks_ns.get(Mark.AGENT_JOINED)
     return joined_ns is not None and record.marks_ns.get(Mark.CONNECTED, joined_ns) > joined_ns
-
-
-def _tally(records: Iterable[Record]) -> dict[str, int]:
-    counts = Counter(record.outcome for record in records)
-    return {finding.value: counts[finding] for finding in ORDER if counts[finding]}
 
 
 def _at(mark: Mark) -> Callable[[Record], int | None]:
@@ -88,7 +82,9 @@ def _join_to_audio_ns(record: Record) -> int | None:
 
 def _compare(sides: Mapping[str, Sequence[Record]], length: Callable[[Record], int | None]) -> dict[str, Any]:
     spreads = {
-        name: _spread(value / NS_PER_MS for record in side if (value := length(record)) is not None)
+        name: spread_ms(
+            (value / NS_PER_MS for record in side if (value := length(record)) is not None), PERCENTS
+        )
         for name, side in sides.items()
     }
     ours, theirs = spreads[OTHER]["p50"], spreads[WITNESS]["p50"]
@@ -98,15 +94,6 @@ def _compare(sides: Mapping[str, Sequence[Record]], length: Callable[[Record], i
 
 def _fact(records: Iterable[Record], name: str) -> dict[str, Any]:
     """Over the sessions that measured it."""
-    return _spread(float(record.evidence[name]) for record in records if name in record.evidence)
-
-
-def _spread(values_ms: Iterable[float]) -> dict[str, Any]:
-    # To the microsecond, as integers: percentiles are exact.
-    ordered_us = sorted(round(1000 * value) for value in values_ms)
-    p50, p90 = (percentile(ordered_us, percent) for percent in (50, 90))
-    return {
-        "n": len(ordered_us),
-        "p50": None if p50 is None else p50 / 1000,
-        "p90": None if p90 is None else p90 / 1000,
-    }
+    return spread_ms(
+        (float(record.evidence[name]) for record in records if name in record.evidence), PERCENTS
+    )
