@@ -11,7 +11,7 @@ from lk_users.clock import SystemClock
 from lk_users.engines.listen import ListenEngine, Surroundings
 from lk_users.engines.probe import Found, find_way
 from lk_users.engines.sdk import SdkEngine
-from lk_users.errors import WireError
+from lk_users.errors import EngineCrashed, WireError
 from lk_users.plan import WITNESS
 from lk_users.wire.api import Api, Keys
 from lk_users.wire.microphone import Microphones
@@ -71,7 +71,7 @@ async def break_ground(
         microphones=Microphones(),
     )
     found = Found(MediaWay.HOST, {})
-    with contextlib.suppress(WireError):
+    with contextlib.suppress(WireError, EngineCrashed):
         if await api.speaks(f"{SignalPath.V1}/validate") == 404:
             around = replace(around, path=SignalPath.V0)
         # Nothing lies between us and a server on loopback.

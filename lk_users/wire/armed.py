@@ -28,7 +28,7 @@ from wsproto.events import (
 )
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from lk_users.errors import ConnectionCut, HttpError, UpgradeRefused, WireError
+from lk_users.errors import ConnectionCut, EngineCrashed, HttpError, UpgradeRefused, WireError
 from lk_users.wire.tls import TlsPipe
 
 if TYPE_CHECKING:
@@ -72,9 +72,12 @@ class Endpoint:
         return all(ipaddress.ip_address(address).is_loopback for address in self.addresses)
 
     async def connect(self, protocol: asyncio.Protocol) -> None:
-        """Open a TCP connection to the first address that takes one. Raises ConnectionCut."""
+        """Open a TCP connection to the first address that takes one. Raises ConnectionCut, and EngineCrashed
+        without an address: that a name can't be resolved here says nothing about the server."""
+        if not self.addresses:
+            raise EngineCrashed(f"{self.host_header} cannot be resolved on this machine")
         loop = asyncio.get_running_loop()
-        cause = "no address"
+        cause = ""
         for address in self.addresses:
             try:
                 await loop.create_connection(lambda: protocol, address, self.port)

@@ -11,7 +11,7 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, RejectConnection, RejectData
 
 from lk_users.clock import NS_PER_S
-from lk_users.errors import ConnectionCut, HttpError, UpgradeRefused, WireError
+from lk_users.errors import ConnectionCut, EngineCrashed, HttpError, UpgradeRefused, WireError
 from lk_users.wire.armed import LINGER_S, MAX_BODY_BYTES, Armed, ArmedRequest, ArmedSocket, Endpoint
 
 if TYPE_CHECKING:
@@ -646,3 +646,13 @@ def test_the_moment_of_fire_is_on_the_monotonic_clock() -> None:
 )
 def test_an_endpoint_on_this_machine(addresses: tuple[str, ...], loopback: bool) -> None:
     assert Endpoint(addresses, 7880, "example:7880").loopback is loopback
+
+
+def test_a_name_that_is_not_resolved_here_is_not_the_servers_doing() -> None:
+    async def work(clock: VirtualClock) -> str:
+        request = ArmedRequest(Endpoint((), 7880, "lk.example.com:7880"), clock, lambda result: None)
+        with pytest.raises(EngineCrashed) as crashed:
+            await request.arm()
+        return str(crashed.value)
+
+    assert in_virtual_time(work) == "lk.example.com:7880 cannot be resolved on this machine"
