@@ -102,6 +102,15 @@ def ended(child: Child) -> int | None:
     return child.returncode
 
 
+def wait_until(ready: Callable[[], bool], limit_s: float, otherwise: str, log: Path, pause: Pause) -> None:
+    """Return once ``ready``. Raises StackError (``otherwise``, and the log's end) when it takes longer."""
+    started = time.monotonic()
+    while not ready():
+        if time.monotonic() - started > limit_s:
+            raise StackError(f"{otherwise} within {limit_s:.0f} s; {tail_in_words(log)}")
+        pause(POLL_S)
+
+
 def stop(child: Child, *, deadline_s: float = STOP_S, insist_after_s: float | None = None) -> None:
     """End the child and all that it started: SIGTERM, at the deadline SIGKILL. Harmless when it has ended.
 

@@ -128,19 +128,13 @@ class RealAgent:
     def start(self) -> None:
         """Return when it is registered with the server; raise StackError, with nothing left running, if
         that takes more than 30 s."""
-        started = time.monotonic()
         env = {name: value for name, value in os.environ.items() if not name.upper().startswith(_FOREIGN)}
         # Port 0: it says which one it got.
         env |= {"GREETER_HTTP": "127.0.0.1:0", "PYTHONUNBUFFERED": "1"} | self._env
-        self._child = process.spawn(self._command, env=env, log=self.log, many_files=True)
+        child = self._child = process.spawn(self._command, env=env, log=self.log, many_files=True)
         try:
-            while not self._is_registered(self._child):
-                if time.monotonic() - started > READY_S:
-                    raise StackError(
-                        f"the real agent was not registered within {READY_S:.0f} s; "
-                        f"{process.tail_in_words(self.log)}"
-                    )
-                self._pause(process.POLL_S)
+            otherwise = "the real agent was not registered"
+            process.wait_until(lambda: self._is_registered(child), READY_S, otherwise, self.log, self._pause)
         except BaseException:
             self.stop()
             raise

@@ -173,14 +173,11 @@ class Stack:
         started = time.monotonic()
         # Into a file, hence unbuffered: the ready line must not wait in the agent's buffer.
         env = os.environ | self.env() | {"PYTHONUNBUFFERED": "1"}
-        self._agent = process.spawn(self._agent_argv(), env=env, log=self._agent_log, many_files=True)
-        while not self._agent_is_ready(self._agent):
-            if time.monotonic() - started > AGENT_READY_S:
-                raise StackError(
-                    f"the reference agent was not ready within {AGENT_READY_S:.0f} s; "
-                    f"{process.tail_in_words(self._agent_log)}"
-                )
-            self._pause(process.POLL_S)
+        agent = self._agent = process.spawn(self._agent_argv(), env=env, log=self._agent_log, many_files=True)
+        otherwise = "the reference agent was not ready"
+        process.wait_until(
+            lambda: self._agent_is_ready(agent), AGENT_READY_S, otherwise, self._agent_log, self._pause
+        )
         name = f'reference agent "{self._agent_name}"' if self._agent_name else "unnamed reference agent"
         workers = "1 worker" if self._workers == 1 else f"{self._workers} workers"
         self._say(f"{name}, {workers}, ready ({time.monotonic() - started:.1f} s)")

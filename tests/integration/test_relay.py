@@ -158,37 +158,29 @@ def far_stack(
         yield up
 
 
-def environment(street: Street, far_stack: Stack, authority: trustme.CA, folder: Path) -> dict[str, str]:
-    pem = folder / "authority.pem"
+@pytest.fixture
+def environment(street: Street, far_stack: Stack, authority: trustme.CA, tmp_path: Path) -> dict[str, str]:
+    """By which the far stack is found from inside."""
+    pem = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(str(pem))
     url = f"ws://{street.near}:{far_stack.server.port}"
     return {**far_stack.env(), "LIVEKIT_URL": url, "SSL_CERT_FILE": str(pem)}
 
 
 def test_relay_where_no_other_way_leads(
-    burst: Callable[..., Finished],
-    street: Street,
-    far_stack: Stack,
-    authority: trustme.CA,
-    tmp_path: Path,
+    burst: Callable[..., Finished], street: Street, environment: dict[str, str]
 ) -> None:
-    env = environment(street, far_stack, authority, tmp_path)
-    done = burst(10, env=env, prefix=street.prefix)
+    done = burst(10, env=environment, prefix=street.prefix)
     assert (done.code, done.outcomes) == (0, {"ok": 10}), done.stdout + done.stderr
     assert {local for local, _ in ways(done)} == {"relay"}
     assert "media goes by turn-tls (host: not up within 5 s)" in done.stderr
 
 
 def test_no_way_for_media_is_not_blamed_on_the_server(
-    burst: Callable[..., Finished],
-    street: Street,
-    far_stack: Stack,
-    authority: trustme.CA,
-    tmp_path: Path,
+    burst: Callable[..., Finished], street: Street, environment: dict[str, str]
 ) -> None:
     """The server drops who has no media after 15 s, and says ``connection_timeout``."""
-    env = environment(street, far_stack, authority, tmp_path)
-    done = burst(3, "--ice", "host", env=env, prefix=street.prefix)
+    done = burst(3, "--ice", "host", env=environment, prefix=street.prefix)
     assert (done.code, done.outcomes) == (10, {"media_failed": 3}), done.stdout + done.stderr
     assert done.causes("media_failed") == {
         "the peer connection never came up; the server then sent the user away: connection_timeout"
