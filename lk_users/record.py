@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -157,7 +157,9 @@ class Record:
 
     def to_json(self) -> str:
         """One line, keys in the order of the fields."""
-        return json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False)
+        # Not asdict: its deep copies cost three times what the line itself does.
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return json.dumps(values, separators=(",", ":"), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, line: str) -> Record:

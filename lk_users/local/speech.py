@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import fractions
 import itertools
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -115,7 +114,7 @@ class SpokenTrack(MediaStreamTrack):
         return packet
 
     async def _pace(self) -> None:
-        now_s = time.monotonic()
+        now_s = asyncio.get_running_loop().time()
         due_s = now_s if self._due_s is None else self._due_s + FRAME_S
         if due_s > now_s:
             await asyncio.sleep(due_s - now_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,8 +25,9 @@ DEADLINE_NS: Final = 120 * NS_PER_S
 OPTIONS: Final[Mapping[str, str]] = {"agent-name": "front-desk"}
 
 
+@functools.cache
 def settings(users: int = 600, **options: str) -> Settings:
-    """Settings as from the command line; option names with underscores."""
+    """Settings as from the command line; option names with underscores. Frozen, so that one does for all."""
     return Settings.from_options({"agent_name": "front-desk", **options}, users)
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
+from typing import TYPE_CHECKING
 
 import pytest
+from virtual import in_virtual_time
 
 from lk_users.local.faults import DEFAULT_DELAY_MS, Fault, Script, parse
 from lk_users.local.speech import FRAME_S, SPEECH_S, Sounds, SpokenTrack
 from lk_users.wire.audio import Ear
 from lk_users.wire.loudness import AUDIBLE_DBFS
+
+if TYPE_CHECKING:
+    from virtual import VirtualClock
 
 
 @pytest.mark.parametrize("fault", list(Fault))
@@ -96,41 +100,42 @@ def test_silence_is_not_audible_and_ambience_is() -> None:
 
 
 def test_a_track_paces_its_packets_and_numbers_them_on() -> None:
-    async def speak() -> tuple[list[int | None], float]:
+    async def speak(clock: VirtualClock) -> tuple[list[int | None], list[float]]:
         track = SpokenTrack()
         pulled: list[int | None] = []
+        moments_s: list[float] = []
+        started_us = clock.now_us
 
         async def sender() -> None:
             while True:
                 pulled.append((await track.recv()).pts)
+                moments_s.append((clock.now_us - started_us) / 1e6)
 
         pulling = asyncio.ensure_future(sender())
-        started = time.monotonic()
         await track.say([b"\xf8\xff\xfe"] * 5)
-        took_s = time.monotonic() - started
         await track.say([b"\xf8\xff\xfe"])
         pulling.cancel()
-        return pulled, took_s
+        return pulled, moments_s
 
-    pulled, took_s = asyncio.run(speak())
+    pulled, moments_s = in_virtual_time(speak)
     assert pulled == [number * 2_880 for number in range(6)]
-    assert took_s >= 4 * FRAME_S - 0.005
+    assert moments_s == pytest.approx([0, 0.06, 0.12, 0.18, 0.24, 0.24])
 
 
 def test_a_late_track_does_not_catch_up_in_a_burst() -> None:
-    async def speak() -> list[float]:
+    async def speak(clock: VirtualClock) -> list[float]:
         track = SpokenTrack()
         saying = asyncio.ensure_future(track.say([b"\xf8\xff\xfe"] * 20))
         await asyncio.sleep(0)
         await track.recv()
-        time.sleep(0.2)  # noqa: ASYNC251  the stall of a busy loop
-        moments = []
-        for _ in range(6):
+        clock.now_us += 200_000
+        stalled_until_us = clock.now_us
+        moments_s = []
+        for _ in range(5):
             await track.recv()
-            moments.append(time.monotonic())
+            moments_s.append((clock.now_us - stalled_until_us) / 1e6)
         saying.cancel()
-        return moments
+        return moments_s
 
-    moments = asyncio.run(speak())
-    # Ten packets are overdue; what comes now still takes its 20 ms each.
-    assert moments[-1] - moments[0] >= 4 * FRAME_S
+    # Three packets are overdue; what comes now still takes its 60 ms each.
+    assert in_virtual_time(speak) == pytest.approx([0, 0.06, 0.12, 0.18, 0.24])

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from lk_users.wire.api import Api
     from lk_users.wire.recording import Recording
 
-USERS = 600
+USERS = 200
 JOB = JobView("AJ_1", "AW_1", "running", started_at_ns=7)
 
 
@@ -191,17 +191,17 @@ def with_api(**of_api: Any) -> tuple[list[FakeApi], Callable[[Bench], Coroutine[
 
 
 def test_all_600_are_released_at_t0() -> None:
-    one = bench(Bench.whole)
-    assert [record.marks_ns["fired"] for record in one.records] == [0] * USERS
+    one = bench(Bench.whole, users=600)
+    assert [record.marks_ns["fired"] for record in one.records] == [0] * 600
     assert {record.intended_wall_ns for record in one.records} == {v.WALL_START_NS + 2 * NS_PER_S}
-    assert one.outcomes == {Finding.OK: USERS}
+    assert one.outcomes == {Finding.OK: 600}
     assert [record.marks_ns["welcomed"] // NS_PER_MS for record in one.records] == [
-        620 + 50 * ordinal for ordinal in range(USERS)
+        620 + 50 * ordinal for ordinal in range(600)
     ]
 
 
 def test_batches_start_at_their_offsets() -> None:
-    one = bench(Bench.whole, options={"batch_size": "200", "batch_delay": "1.5"}, script=no_agent)
+    one = bench(Bench.whole, users=600, options={"batch_size": "200", "batch_delay": "1.5"}, script=no_agent)
     starts = Counter(record.intended_wall_ns - v.WALL_START_NS for record in one.records)
     assert starts == {2 * NS_PER_S: 200, 3_500_000_000: 200, 5 * NS_PER_S: 200}
     assert {record.marks_ns["fired"] for record in one.records} == {0}
@@ -242,11 +242,11 @@ def test_the_last_stretch_to_t0_is_spun(monkeypatch: pytest.MonkeyPatch) -> None
 def test_failures_in_build_end_at_t0_and_the_others_go_on() -> None:
     faults = {ordinal: ConnectionCut("connection refused") for ordinal in range(0, USERS, 100)}
     one = bench(Bench.whole, faults=faults)
-    assert one.outcomes == {Finding.OK: 594, Finding.CONNECT_FAILED: 6}
+    assert one.outcomes == {Finding.OK: 198, Finding.CONNECT_FAILED: 2}
     failed = [record for record in one.records if record.outcome is Finding.CONNECT_FAILED]
     assert {record.cause for record in failed} == {"before T0: connection refused"}
     assert {record.decided_ns for record in failed} == {0}
-    assert one.marks["fired"] == 594
+    assert one.marks["fired"] == 198
 
 
 def test_building_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +278,7 @@ def test_exactly_one_record_each_provisional_and_final() -> None:
     for records in (one.provisional, one.records):
         assert sorted(record.ordinal for record in records) == list(range(USERS))
     assert len(one.ended) == 1
-    assert one.ended[0] == v.T0_NS + 30_570 * NS_PER_MS
+    assert one.ended[0] == v.T0_NS + 10_570 * NS_PER_MS
 
 
 def test_the_final_records_know_what_the_api_says() -> None:
@@ -484,7 +484,7 @@ def test_collection_is_off_from_the_first_build_to_the_last_decision() -> None:
     async def work(one: Bench) -> None:
         states.append(gc.isenabled())
         await one.start()
-        for after_t0_s in (-1.0, 0.1, 30.5, 30.6):
+        for after_t0_s in (-1.0, 0.1, 10.5, 10.6):
             await one.until(after_t0_s)
             states.append(gc.isenabled())
         await one.burst.collect(None)

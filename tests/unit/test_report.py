@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import random
 from dataclasses import replace
@@ -68,16 +69,17 @@ def merged_of(run_dir: Path) -> Merged:
     return merge(run_dir, info, info.run_settings())
 
 
-def burst_of_600() -> list[Record]:
+@functools.cache
+def burst_of_600() -> tuple[Record, ...]:
     """Twelve never got an agent; two workers, two regions."""
     rng = random.Random(7)
     places = [("w1", "eu") if n < 300 else ("w2", "us") for n in range(600)]
-    return [
+    return tuple(
         never_assigned(n, worker=worker, region=region)
         if n < 12
         else queued_session(rng, n, worker=worker, region=region)
         for n, (worker, region) in enumerate(places)
-    ]
+    )
 
 
 TWO_WORKERS = {"w1": ("eu", 0, 300), "w2": ("us", 300, 300)}
@@ -278,7 +280,7 @@ def test_a_report_made_again_has_the_same_bytes(tmp_path: Path) -> None:
     assert make_report(tmp_path) == first
     assert [(tmp_path / name).read_bytes() for name in OUTPUTS] == before
     lines = before[0].decode().splitlines()
-    assert [Record.from_json(line) for line in lines] == burst_of_600()
+    assert tuple(map(Record.from_json, lines)) == burst_of_600()
 
 
 def test_a_burst_of_600_from_disk(tmp_path: Path) -> None:
@@ -586,7 +588,7 @@ def crowded() -> dict[str, Any]:
     judgement = Judgement(
         Verdict.VOID, ExitCode.VOID, tuple(f"reason {n} " + "x " * 150 for n in range(30)), slos
     )
-    records = burst_of_600()
+    records = list(burst_of_600())
     for n, finding in enumerate(Finding):
         records[n] = replace(records[n], findings={finding.value: "a cause that goes on and on " * 9})
     return summary_of(records, (trailer("w1"),), judgement)
