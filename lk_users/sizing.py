@@ -162,8 +162,8 @@ def _flow(users: int, each_in: tuple[float, float], each_out: tuple[float, float
 
 
 def short_of(parts: Sequence[Part], machine: Machine) -> list[str]:
-    """Of what ``machine`` has too little to carry these parts together. A master beside workers needs no core of its own:
-    at T0 it has nothing to do."""
+    """Of what ``machine`` has too little to carry these parts together. A master beside workers needs no core
+    of its own: at T0 it has nothing to do."""
     workers = [part for part in parts if part.users]
     cores = sum(part.cores for part in workers) or 1
     memory_mb = sum(part.memory_mb for part in parts)

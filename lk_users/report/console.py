@@ -24,7 +24,7 @@ FAILURES_SHOWN: Final = 3
 # Both ids, both moments and both workers of a job that came twice have to fit.
 TWICE_LINES: Final = 4
 AGENT_LINES_SHOWN: Final = 3
-REGION_LINES_SHOWN: Final = 3
+REGION_LINES_SHOWN: Final = 4
 REGIONS_SHOWN: Final = 4
 
 MARKS: Final[Mapping[str, str]] = MappingProxyType(

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.outcome import Finding
-from lk_users.record import Mark
+from lk_users.record import Mark, Phase
 from lk_users.report import words
 
 if TYPE_CHECKING:
@@ -35,7 +35,13 @@ def lines(summary: Summary) -> list[str]:
     """Who waited longer, whose the failures are, and of whom something is not known."""
     if len(summary["regions"]) < MIN_REGIONS:
         return []
-    return [_wait_line(summary), *_failure_lines(summary), *_silent_lines(summary["regions"])]
+    wait = summary["regions_compared"]["wait"]
+    return [
+        _wait_line(summary),
+        *_queue_lines(wait),
+        *_failure_lines(summary),
+        *_silent_lines(summary["regions"]),
+    ]
 
 
 def telling(summary: Summary) -> list[str]:
@@ -43,7 +49,8 @@ def telling(summary: Summary) -> list[str]:
     if len(summary["regions"]) < MIN_REGIONS:
         return []
     wait = summary["regions_compared"]["wait"]
-    return [*([_wait_line(summary)] if wait and wait["slower"] else []), *_failure_lines(summary)]
+    slower = [_wait_line(summary), *_queue_lines(wait)] if wait and wait["slower"] else []
+    return [*slower, *_failure_lines(summary)]
 
 
 def counts(summary: Summary, outcome: str) -> str:
@@ -72,6 +79,16 @@ def _wait_line(summary: Summary) -> str:
         f"{wait['slowest']} waited {words.duration(wait['difference_ms'])} longer than {wait['fastest']} "
         f"({what} p50 {slow} against {fast}), {_where(wait)}."
     )
+
+
+def _queue_lines(wait: Row | None) -> list[str]:
+    """A place in a queue is no property of a region, and sessions of a burst do not get theirs by chance."""
+    if wait is None or wait["phase"] != Phase.SERVER_QUEUE:
+        return []
+    return [
+        "A queue is in order of arrival: a few ms at T0 can put a whole region last. Only where more bursts "
+        "say the same is it the region."
+    ]
 
 
 def _why_alike(wait: Row) -> str:

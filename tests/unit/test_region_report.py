@@ -182,6 +182,18 @@ def test_a_region_that_waited_longer_is_named_with_phase_and_length() -> None:
     )
 
 
+def test_a_place_in_a_queue_is_not_taken_for_the_region() -> None:
+    said = region_words.lines(summary_of([*of("us", 0, around(1100)), *of("eu", 40, around(1900))]))
+    assert said[1].startswith("A queue is in order of arrival: a few ms at T0 can put a whole region last.")
+    joins = [
+        replace(one, marks_ns={**one.marks_ns, Mark.CONNECTED: 900_000_000}, started_at_ns=600_000_000)
+        for one in of("eu", 40, around(1900))
+    ]
+    wait, said_first = wait_of(*of("us", 0, around(1100)), *joins)
+    assert wait["phase"] != "server_queue"
+    assert "queue" not in said_first
+
+
 def test_no_one_phase() -> None:
     slow = [replace(one, started_at_ns=0) for one in of("eu", 40, around(1900))]
     wait, said = wait_of(*of("us", 0, around(1100)), *slow)
@@ -344,7 +356,7 @@ def test_junit_says_how_an_outcome_is_spread() -> None:
 
 
 def test_support_is_told_only_what_makes_a_difference() -> None:
-    assert region_words.telling(three())[1:] == [
+    assert region_words.telling(three())[2:] == [
         "All 20 media_failed are of ap, which had 40 of 120 sessions."
     ]
     heard = [*of("us", 0, around(300)), *of("eu", 40, around(310))]
