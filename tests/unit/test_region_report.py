@@ -287,9 +287,9 @@ def test_failures_that_chance_puts_there_are_not() -> None:
 
 
 def test_less_than_half_of_them_is_no_concentration() -> None:
-    rest = [one for n in range(9) for one in failing(f"r{n}", 1000 * n, 90, 10)]
-    assert failures_of(*failing("ap", 9000, 30, 80), *rest) == []
-    assert len(failures_of(*failing("ap", 9000, 30, 90), *rest)) == 1
+    rest = [one for n in range(4) for one in failing(f"r{n}", 100 * n, 20, 5)]
+    assert failures_of(*failing("ap", 900, 5, 19), *rest) == []
+    assert len(failures_of(*failing("ap", 900, 5, 20), *rest)) == 1
 
 
 @pytest.mark.parametrize(
