@@ -201,5 +201,5 @@ class RunSeries:
         for record in draft.merged.records:
             if (record.worker, record.burst) not in closed:
                 self._stream.add(session_point(record))
-        self._stream.add(end_of(draft))
+        self._stream.add(end_of(draft.info, draft.merged.records, draft.summary))
         append_account(draft.run_dir, MASTER, self._stream.settle(settle_s(self._settings), last=True))
