@@ -51,7 +51,7 @@ def open_stream(influx: Influx | None, run_dir: Path, name: str, clock: Clock) -
     """The stream of a process; None where it has no database."""
     if influx is None:
         return None
-    # The client library takes half a second to import.
+    # With the client library, for those who need it.
     from lk_users.influx_stream import InfluxStream
 
     return InfluxStream(influx, run_dir, name, clock)

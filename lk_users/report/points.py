@@ -50,7 +50,7 @@ def points_of(info: RunInfo, merged: Merged, summary: Mapping[str, Any]) -> Iter
             for record in merged.records
             if not record.burst and record.worker == trailer.worker and record.intended_wall_ns
         )
-        zero_ns = zeros_ns.get(trailer.burst) if trailer.burst else min(starts_ns, default=0)
+        zero_ns = zeros_ns.get(trailer.burst) or min(starts_ns, default=0)
         if zero_ns:
             yield worker_point(info.run_id, trailer, zero_ns)
     for record in merged.records:
