@@ -151,6 +151,7 @@ class Wiring:
         self._mail: Queue = Queue()
         self._ending = ""
         self._closing = False
+        self._closed = Event()
         self.worker: WorkerSide | None = None
         self.run: RunMaster | None = None
         self._leads = isinstance(runner, (LocalRunner, MasterRunner))
@@ -211,6 +212,7 @@ class Wiring:
     def _test_start(self, **_: Any) -> None:
         self._runtime.start()
         self._closing = False
+        self._closed.clear()
         options = vars(self._environment.parsed_options)
         users = int(self._runner.target_user_count) if self._leads else None
         try:
@@ -269,10 +271,18 @@ class Wiring:
     # The end.
 
     def close_run(self, cause: str) -> None:
-        """End what still runs, come to the verdict, set the exit code. Idempotent."""
+        """End what still runs, come to the verdict, set the exit code. Idempotent; whoever comes while another
+        is at it waits for that one, since Locust exits right after."""
         if self._closing:
+            self._closed.wait()
             return
         self._closing = True
+        try:
+            self._close_run(cause)
+        finally:
+            self._closed.set()
+
+    def _close_run(self, cause: str) -> None:
         run = self.run
         if run is not None:
             if not run.is_over:

@@ -135,16 +135,18 @@ def test_a_burst_is_in_the_database_as_it_is_in_the_summary(
     assert (most["parked"], most["joined"], most["failed"]) == (20, 20, 0)
 
 
-def test_a_replay_changes_nothing(burst: Callable[..., Finished], stack: Any, influxd: Influxd) -> None:
+def test_six_hundred_of_one_t0_are_six_hundred_points_and_a_replay_changes_nothing(
+    burst: Callable[..., Finished], stack: Any, influxd: Influxd
+) -> None:
     options = ("--engine", "idle", "--bursts", "2", "--processes", "2")
-    done = burst(50, *options, env={**stack.env(), **influxd.env()})
+    done = burst(600, *options, env={**stack.env(), **influxd.env()})
     assert done.code == 0, done.stdout + done.stderr
     assert account(done)["spooled"] == 0
     run_id = done.run_dir.name
     before = values(influxd, run_id)
-    assert before["lk_session.ordinal"] == (100, sum(range(50)) * 2)
+    assert before["lk_session.ordinal"] == (1200, sum(range(600)) * 2)
     assert before["lk_worker.cpu_s"][0] == 4
-    assert "108 points of run" in replay(done.run_dir, influxd.env())
+    assert "1208 points of run" in replay(done.run_dir, influxd.env())
     assert values(influxd, run_id) == before
     replay(done.run_dir, influxd.env())
     assert values(influxd, run_id) == before
@@ -380,6 +382,39 @@ def test_a_worker_killed_in_mid_run_has_its_points_too(
     replay(done.run_dir, influxd.env())
     assert values(influxd, run_id) == before
     assert not spool.exists()
+
+
+@pytest.mark.parametrize("how", ["-t", "SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("there", [True, False], ids=["there", "away"])
+def test_a_run_that_is_stopped_has_its_points(
+    how: str, there: bool, start: Callable[..., Running], stack: Any, influxd: Influxd
+) -> None:
+    env = {**stack.env(), **influxd.env(), **({} if there else {"LK_INFLUX_URL": "http://127.0.0.1:9"})}
+    running = start(*SIZED, "--watch", "30", *(("-t", "4s") if how == "-t" else ()), env=env)
+    if how != "-t":
+        running.wait_for_text(f"{USERS} wait")
+        running.signal(signal.Signals[how])
+    done = running.finish()
+    assert done.code == 11, done.stdout + done.stderr
+    assert done.outcomes == {"cancelled": USERS}
+    found = account(done)
+    assert (found["accepted"] > USERS, found["spooled"] == 0, found["dropped"]) == (True, there, {})
+    assert sessions(influxd, done.run_dir.name) == (USERS if there else 0)
+
+
+def test_users_that_start_as_they_are_spawned_have_their_points(
+    start: Callable[..., Running], stack: Any, influxd: Influxd
+) -> None:
+    options = ("-u", "3", "-r", "3", *IDLE, "--release", "free", "--watch", "1", "-t", "5s")
+    done = start(*options, env={**stack.env(), **influxd.env()}).finish()
+    assert done.code == 0, done.stdout + done.stderr
+    assert account(done)["spooled"] == 0
+    run_id = done.run_dir.name
+    assert len(done.records) > 3
+    assert sessions(influxd, run_id) == len(done.records)
+    before = values(influxd, run_id)
+    replay(done.run_dir, influxd.env())
+    assert values(influxd, run_id) == before
 
 
 def test_a_run_that_was_killed_replays_whole(
