@@ -67,8 +67,9 @@ class Link:
         self._server: asyncio.Server | None = None
         self._host = ""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._light = asyncio.Event()
-        self._light.set()
+        self._light = (asyncio.Event(), asyncio.Event())
+        for light in self._light:
+            light.set()
         self.port = 0
 
     async def listen(self, host: str) -> None:
@@ -92,11 +93,14 @@ class Link:
     def heal(self) -> None:
         self._call(lambda: self.listen(self._host))
 
-    def darken(self) -> None:
-        self._loop.call_soon_threadsafe(self._light.clear)
+    def darken(self, *, up: bool = True) -> None:
+        """Forward nothing; ``up``: also not from who connected."""
+        for light in self._light if up else self._light[1:]:
+            self._loop.call_soon_threadsafe(light.clear)
 
     def lighten(self) -> None:
-        self._loop.call_soon_threadsafe(self._light.set)
+        for light in self._light:
+            self._loop.call_soon_threadsafe(light.set)
 
     def _call(self, make: Callable[[], object]) -> None:
         asyncio.run_coroutine_threadsafe(make(), self._loop).result(10)  # type: ignore[arg-type]
@@ -115,8 +119,8 @@ class Link:
         parts = [
             asyncio.create_task(part)
             for part in (
-                self._take(reader, up), self._give(far_writer, up),
-                self._take(far_reader, down), self._give(writer, down),
+                self._take(reader, up), self._give(far_writer, up, self._light[0]),
+                self._take(far_reader, down), self._give(writer, down, self._light[1]),
             )
         ]  # fmt: skip
         try:
@@ -141,12 +145,12 @@ class Link:
         await pipe.queue.put((pipe.due_s, b""))
         await asyncio.Event().wait()
 
-    async def _give(self, writer: asyncio.StreamWriter, pipe: _Pipe) -> None:
+    async def _give(self, writer: asyncio.StreamWriter, pipe: _Pipe, light: asyncio.Event) -> None:
         with contextlib.suppress(OSError):
             while True:
                 due_s, data = await pipe.queue.get()
                 await asyncio.sleep(max(0.0, due_s - self._loop.time()))
-                await self._light.wait()
+                await light.wait()
                 if not data:
                     return
                 writer.write(data)
@@ -173,8 +177,8 @@ class Links:
         self._loop.close()
 
     def open(
-        self, port: int, up: Way = STRAIGHT, down: Way | None = None, *, seed: int = 1, host: str = "127.0.0.1",
-        to_host: str = "127.0.0.1",
+        self, port: int, up: Way = STRAIGHT, down: Way | None = None, *, seed: int = 1,
+        host: str = "127.0.0.1", to_host: str = "127.0.0.1",
     ) -> Link:  # fmt: skip
         """A link to ``to_host:port``. ``up``: from who connects, ``down``: back, as ``up`` unless given."""
         link = Link(self._loop, (to_host, port), (up, up if down is None else down), seed)

@@ -84,10 +84,12 @@ def _stop(when: Callable[[Fleet], None], for_s: float) -> Callable[[Fleet], None
     return act
 
 
-def _dark(when: Callable[[Fleet], None], for_s: float) -> Callable[[Fleet], None]:
+def _dark(when: Callable[[Fleet], None], for_s: float, *, up: bool = True) -> Callable[[Fleet], None]:
+    """``up``: what the worker sends is held up, too."""
+
     def act(fleet: Fleet) -> None:
         when(fleet)
-        fleet.parts[-1].link.darken()
+        fleet.parts[-1].link.darken(up=up)
         time.sleep(for_s)
         fleet.parts[-1].link.lighten()
 
@@ -125,7 +127,8 @@ LOSSES: Final[Mapping[str, Loss]] = MappingProxyType(
         "cut-for-good-merged": Loss(_cut(_running, 0), merge=True),
         "cut-2s": Loss(_cut(_running, 2)),
         "dark-3s": Loss(_dark(_running, 3)),
-        "dark-3s-across-t0": Loss(_dark(_building, 3)),
+        "dark-3s-before-t0": Loss(_dark(_building, 3)),
+        "t0-late": Loss(_dark(_building, 3, up=False)),
         "dark-7s": Loss(_dark(_running, 7)),
         "slow": Loss(_running, round_trip(0.4, rate=20_000)),
         "stopped-3s-before-t0": Loss(_stop(_building, 3)),

@@ -224,7 +224,7 @@ class Wiring:
                 return
             self.run = RunMaster(
                 settings, self._process, self._target, self._send_to_worker, self._gone, self._run_over,
-                self._regions,
+                self._regions, lambda: self._places.planned,
             )  # fmt: skip
         if self._works:
             name = LOCAL_WORKER if self._leads else str(self._runner.client_id)

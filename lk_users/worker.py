@@ -68,6 +68,7 @@ PROGRESS_S = 0.5
 # One message of records; Locust's own queue carries heartbeats too.
 RECORDS_BYTES = 64 * 1024
 ACK_WAIT_S = 10.0
+ACK_TRIES = 3
 # Ordinals of free users: worker by worker, so that none needs to ask.
 FREE_STRIDE = 1024
 
@@ -114,6 +115,7 @@ class WorkerSide:
         self._free_ordinal = index
         self._builder: gevent.Greenlet | None = None
         self._cancel_cause = ""
+        self._late = ""
         self._ground: Ground | None = None
         self._witnesses = SdkPool(runtime.watch_child)
         self._freed = Event()
@@ -223,6 +225,8 @@ class WorkerSide:
 
     def _obey(self, command: Command) -> None:
         if isinstance(command, Build):
+            # Here, not in the greenlet: a message that comes before it runs is about this burst.
+            self._begin()
             self._builder = gevent.spawn(self._build, command.share)
         elif isinstance(command, Release):
             self._release(command)
@@ -233,16 +237,25 @@ class WorkerSide:
         elif isinstance(command, Collect):
             self._collect()
         elif isinstance(command, Finish):
-            self.close()
+            gevent.spawn(self._finish)
 
-    def _build(self, share: Share) -> None:
+    def _begin(self) -> None:
+        """A burst of its own: nothing of the last one counts any more."""
         self._counts = dict.fromkeys(self._counts, 0)
         self._records = []
         self._collected.clear()
         self._decided_all.clear()
         self._closing = False
-        self._cancel_cause = ""
+        self._cancel_cause = self._late = ""
         self._burst = None
+
+    def _finish(self) -> None:
+        """A master that took this worker for lost does not wait for it, but its journal is to be whole."""
+        if self._closing:
+            self._collected.wait()
+        self.close()
+
+    def _build(self, share: Share) -> None:
         run_dir = self._process.run_dir / share.run_id
         self._sounds = FailedSounds(run_dir)
         if self._journal is None:
@@ -306,6 +319,9 @@ class WorkerSide:
     def _release(self, command: Release) -> None:
         offset = self._estimator.at(self._clock.monotonic_ns())
         t0_ns = command.t0_ns if offset is None else offset.to_ours_ns(command.t0_ns)
+        late_ms = (self._clock.monotonic_ns() - t0_ns) / NS_PER_MS
+        if late_ms > self.settings.max_start_error_ms:
+            self._late = f"T0 came {late_ms:.0f} ms too late: its link to the master or it itself stood still"
         assert self._burst is not None
         if self._ground is not None and self.settings.dispatch in ("api", "room"):
             self._runtime.on_loop(self._ground.api.spent, self._burst.share.count)
@@ -340,6 +356,7 @@ class WorkerSide:
             trailer = replace(
                 self._burst.trailer(offset_ms, uncertainty_ms, _peak_rss_mb()),
                 witness_cpu_s=round(self._witnesses.spent_s(), 3),
+                void=(self._late,) if self._late else (),
             )
         else:
             return
@@ -382,7 +399,10 @@ class WorkerSide:
             if lines and (record is None or size + len(line) > RECORDS_BYTES):
                 self._sequence += 1
                 acked = self._acks.setdefault(self._sequence, Event())
-                if not self._alone:
+                # Again until it is there: a connection that was cut takes along what was under way.
+                for _ in range(ACK_TRIES):
+                    if self._alone or acked.is_set():
+                        break
                     self._message(Kind.RECORDS, {"sequence": self._sequence, "records": lines})
                     acked.wait(ACK_WAIT_S)
                 lines, size = [], 0
