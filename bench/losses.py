@@ -130,6 +130,7 @@ LOSSES: Final[Mapping[str, Loss]] = MappingProxyType(
         "dark-3s-before-t0": Loss(_dark(_building, 3)),
         "t0-late": Loss(_dark(_building, 3, up=False)),
         "dark-7s": Loss(_dark(_running, 7)),
+        "dark-14s": Loss(_dark(_running, 14)),
         "slow": Loss(_running, round_trip(0.4, rate=20_000)),
         "stopped-3s-before-t0": Loss(_stop(_building, 3)),
         "stopped-3s-across-t0": Loss(_stop(Fleet.wait_for_t0, 3)),

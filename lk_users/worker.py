@@ -364,7 +364,8 @@ class WorkerSide:
         assert self._journal is not None
         self._journal.trailer(trailer)
         self._send_records()
-        self._message(Kind.TRAILER, {"trailer": trailer.to_dict()})
+        if not self._alone:
+            self._message(Kind.TRAILER, {"trailer": trailer.to_dict()})
         self._collected.set()
 
     @property
