@@ -78,8 +78,10 @@ class Truth:
 
     @property
     def beyond_ms(self) -> float:
-        """The largest difference of the two, less what the worker allows for."""
-        gaps = (abs(true - seen) for true, seen in zip(self.true_ms, self.seen_ms, strict=True))
+        """By how much a request left later than its worker said, or before T0 at all, beyond what its clock's
+        uncertainty allows for. Earlier than said, but after T0, is no fault: a worker that loses its core
+        between write and stamp says too much."""
+        gaps = (max(true - seen, -true) for true, seen in zip(self.true_ms, self.seen_ms, strict=True))
         return max(gaps, default=math.inf) - self.uncertainty_ms
 
 
