@@ -127,6 +127,7 @@ class Burst:
         self._reporter = stage.reporter
         self._undecided = share.count
         self._t0_ns = 0
+        self._begun = False
         self._last_decided_ns = 0
         self._wall = WallWatch(stage.clock)
         self._wall_step_ns = 0
@@ -154,7 +155,7 @@ class Burst:
         """Release at ``t0_ns`` on our monotonic clock, batch by batch. Said again, the last one counts, until
         ``SETTLED_NS`` before the release."""
         again = self.announced
-        if again and self._clock.monotonic_ns() > self._t0_ns - SETTLED_NS:
+        if self._begun or (again and self._clock.monotonic_ns() > self._t0_ns - SETTLED_NS):
             return
         for timer in self._timers:
             timer.cancel()
@@ -244,6 +245,7 @@ class Burst:
     def _release(self, due_ns: int, batch: Sequence[Session]) -> None:
         """The hot path: at the due moment every session of the batch writes, and nothing else happens."""
         clock = self._clock
+        self._begun = True
         # Who takes our core in mid-release delays every write after it.
         with first_in_line():
             while clock.monotonic_ns() < due_ns:

@@ -110,8 +110,6 @@ class Trailer:
     """By how much at least, added up."""
     wall_step_ms: float = 0.0
     """By how much our wall clock was set in this burst, ahead or (negative) back."""
-    t0_late_ms: float = 0.0
-    """How long after T0 it was announced to us."""
     lag: dict[str, Lag] = field(default_factory=dict)
     """By loop (``asyncio``, ``gevent``), from T0 - 1 s to the last decision."""
     start_lag: dict[str, Lag] = field(default_factory=dict)
@@ -170,11 +168,6 @@ def worker_void_reasons(trailer: Trailer, settings: Settings) -> list[str]:
         )
     if trailer.wall_step_ms:
         reasons.append(f"{name}: {wall_step_words(trailer.wall_step_ms)}")
-    if trailer.t0_late_ms > 0:
-        reasons.append(
-            f"{name}: T0 of burst {trailer.burst} came {span(trailer.t0_late_ms)} late; its users were not "
-            "part of the burst"
-        )
     if trailer.recorded != trailer.intended:
         reasons.append(
             f"{name}: {trailer.recorded} records of {trailer.intended} sessions in burst {trailer.burst}"

@@ -69,8 +69,8 @@ MASTER_GONE_S = 10.0
 PROGRESS_S = 0.5
 # One message of records; Locust's own queue carries heartbeats too.
 RECORDS_BYTES = 64 * 1024
-ACK_WAIT_S = 5.0
-RECORDS_TRIES = 3
+ACK_WAIT_S = 10.0
+ACK_TRIES = 3
 # Ordinals of free users: worker by worker, so that none needs to ask.
 FREE_STRIDE = 1024
 
@@ -105,7 +105,6 @@ class WorkerSide:
         self._barrier = WorkerBarrier()
         self._master_clock = OtherClock(newest_stands=True)
         self._released: Release | None = None
-        self._t0_late_ns = 0
         self._parked = 0
         self._over = Event()
         self._decided_all = Event()
@@ -119,6 +118,7 @@ class WorkerSide:
         self._free_ordinal = index
         self._builder: gevent.Greenlet | None = None
         self._cancel_cause = ""
+        self._late = ""
         self._trailer: Trailer | None = None
         self._ground: Ground | None = None
         self._witnesses = SdkPool(runtime.watch_child)
@@ -252,11 +252,10 @@ class WorkerSide:
         self._collected.clear()
         self._decided_all.clear()
         self._closing = False
-        self._cancel_cause = ""
+        self._cancel_cause = self._late = ""
         self._burst = None
         self._trailer = None
         self._released = None
-        self._t0_late_ns = 0
         run_dir = self._process.run_dir / share.run_id
         self._sounds = FailedSounds(run_dir)
         if self._journal is None:
@@ -324,7 +323,9 @@ class WorkerSide:
         assert self._burst is not None
         self._released = command
         t0_ns = self._t0_ns(command)
-        self._t0_late_ns = max(0, self._clock.monotonic_ns() - t0_ns)
+        late_ms = (self._clock.monotonic_ns() - t0_ns) / NS_PER_MS
+        if late_ms > self.settings.max_start_error_ms:
+            self._late = f"T0 came {late_ms:.0f} ms too late: its link to the master or it itself stood still"
         if self._ground is not None and self.settings.dispatch in ("api", "room"):
             self._runtime.on_loop(self._ground.api.spent, self._burst.share.count)
         self._runtime.on_loop(self._burst.announce, t0_ns, command.t0_wall_ns)
@@ -386,8 +387,8 @@ class WorkerSide:
             trailer = replace(
                 self._burst.trailer(_peak_rss_mb()),
                 **self._clock_figures(),
-                t0_late_ms=round(self._t0_late_ns / NS_PER_MS, 3),
                 witness_cpu_s=round(self._witnesses.spent_s(), 3),
+                void=(self._late,) if self._late else (),
             )
         else:
             return
@@ -430,11 +431,12 @@ class WorkerSide:
             if lines and (record is None or size + len(line) > RECORDS_BYTES):
                 self._sequence += 1
                 acked = self._acks.setdefault(self._sequence, Event())
-                tries = 0
-                while not (self._alone or acked.is_set() or tries == RECORDS_TRIES):
+                # Again until it is there: a connection that was cut takes along what was under way.
+                for _ in range(ACK_TRIES):
+                    if self._alone or acked.is_set():
+                        break
                     self._message(Kind.RECORDS, {"sequence": self._sequence, "records": lines})
                     acked.wait(ACK_WAIT_S)
-                    tries += 1
                 lines, size = [], 0
             if record is not None:
                 lines.append(line)

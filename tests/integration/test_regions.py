@@ -38,11 +38,20 @@ class Fleet:
         self.workers.append(running)
         return running
 
-    def master(self, users: int, workers: int, *options: str) -> Running:
+    def master(
+        self, users: int, workers: int, *options: str, env_extra: dict[str, str] | None = None
+    ) -> Running:
         binding = ("--master-bind-host", "127.0.0.1", "--master-bind-port", self._port)
         sized = ("-u", str(users), "-r", str(users), "--expect-workers", str(workers))
         running = self._start(
-            "--master", *binding, *sized, "--agent-name", "welcome", *self._shared, *options
+            "--master",
+            *binding,
+            *sized,
+            "--agent-name",
+            "welcome",
+            *self._shared,
+            *options,
+            env_extra=env_extra,
         )
         running.runs = self._runs
         return running
