@@ -128,6 +128,8 @@ Action = Send | Announced | RunOver
 @dataclass
 class _WorkerState:
     region: str = ""
+    placed: int = 0
+    """Users that are to park there."""
     parked: int = 0
     share: Share | None = None
     trip_ns: int = 0
@@ -182,9 +184,19 @@ class MasterBarrier:
     def _free(self) -> bool:
         return self.settings.release == "free"
 
+    @property
+    def shares(self) -> dict[str, Share]:
+        """Who has which sessions of the burst."""
+        return {name: worker.share for name, worker in self.workers.items() if worker.share is not None}
+
     def hello(self, worker: str, region: str) -> None:
         """A worker that may take part."""
         self.workers.setdefault(worker, _WorkerState()).region = region
+
+    def placed(self, counts: Mapping[str, int]) -> None:
+        """How many users each worker is to have."""
+        for name, worker in self.workers.items():
+            worker.placed = counts.get(name, 0)
 
     def parked(self, worker: str, data: Mapping[str, Any], now_ns: int) -> list[Action]:
         """So many of the worker's users are parked now; ``trip_ns``: its best round trip to us."""
@@ -249,6 +261,8 @@ class MasterBarrier:
             self.reasons.append(f"worker {worker} ({state.region}) was lost: {why}")
         if open_share and self.state is State.BUILDING:
             return self.cancel(f"worker {worker} was lost before T0", now_ns)
+        if self.state in (State.GATHERING, State.RESTING) and not self._free:
+            return self._lost_between(worker, state, now_ns)
         return [*self._all_answered(), *self._all_decided(now_ns), *self._all_trailed(now_ns)]
 
     def cancel(self, cause: str, now_ns: int) -> list[Action]:
@@ -349,17 +363,22 @@ class MasterBarrier:
         total = sum(worker.parked for worker in present.values())
         if self.state is not State.GATHERING or self._target is None or total != self._target or total == 0:
             return []
+        return self._share({name: worker.parked for name, worker in present.items()}, now_ns)
+
+    def _share(self, counts: Mapping[str, int], now_ns: int) -> list[Action]:
+        """Begin the next burst: each worker has so many of its sessions."""
         self.state = State.BUILDING
         self.burst += 1
         self._looked = False
         self._deadline_ns = now_ns + round(self.settings.park_timeout_s * NS_PER_S)
         self._repeat_ns = now_ns + REPEAT_NS
-        given = shares(self.run_id, self.burst, [worker.parked for worker in present.values()])
-        for worker, share in zip(present.values(), given, strict=True):
+        given = dict(zip(counts, shares(self.run_id, self.burst, list(counts.values())), strict=True))
+        for name, share in given.items():
+            worker = self.workers[name]
             worker.share, worker.built, worker.decided, worker.trailed = share, False, 0, False
             worker.welcomed = worker.failed = worker.answered = 0
             worker.heard_t0 = False
-        return [self._share_of(name) for name in present]
+        return [self._share_of(name) for name in given if not self.workers[name].lost]
 
     def _share_of(self, name: str) -> Send:
         share = self.workers[name].share
@@ -367,12 +386,24 @@ class MasterBarrier:
         data = {"run": self.run_id, "burst": share.burst, "first": share.first, "count": share.count}
         return Send(Kind.SHARE, {**data, "total": share.total}, name)
 
+    def _lost_between(self, worker: str, state: _WorkerState, now_ns: int) -> list[Action]:
+        """Lost before its share: nobody gets its users, so this burst can't be what was asked for."""
+        if not state.placed and not state.parked:
+            return []
+        self.reasons.append(f"worker {worker} ({state.region}) was lost: {state.lost}")
+        if self.state is State.RESTING:
+            self.reasons.append(f"bursts {self.burst + 1} to {self.settings.bursts} were not begun")
+            return self._over()
+        # Its sessions were intended: who has which of them is settled, so that each has its record.
+        counts = {name: one.placed or one.parked for name, one in self.workers.items()}
+        return [*self._share(counts, now_ns), *self.cancel(f"worker {worker} was lost before T0", now_ns)]
+
     def _announce(self, now_ns: int) -> list[Action]:
         self.state = State.RUNNING
         worst_ns = max((worker.trip_ns for worker in self.workers.values()), default=0)
         ahead_ns = max(T0_AHEAD_NS, T0_AHEAD_TRIPS * worst_ns)
         t0_ns = now_ns + ahead_ns
-        given = {name: worker.share for name, worker in self.workers.items() if worker.share is not None}
+        given = self.shares
         last = max(share.first + share.count for share in given.values()) - 1
         timeout_ns = round(self.settings.session_timeout_s * NS_PER_S)
         self._deadline_ns = t0_ns + offset_ns(last, self.settings) + timeout_ns + DECISION_GRACE_NS

@@ -48,9 +48,11 @@ class RunMaster:
         gone: Callable[[], Mapping[str, str]],
         over: Callable[[], None],
         regions: Mapping[str, str],
+        places: Callable[[], Mapping[str, int]],
     ) -> None:
         """``send``: a message to a worker, to all where its id is empty. ``gone``: workers that left, and
         why. ``over``: called once when nothing more will come. ``regions``: of each worker that is there.
+        ``places``: how many users each worker is to have, as far as that is settled.
         Raises OSError where the folder can't be made."""
         self.settings = settings
         self._clock = SystemClock()
@@ -64,12 +66,14 @@ class RunMaster:
         self._send = send
         self._gone = gone
         self._over = over
+        self._places = places
         self._barrier = MasterBarrier(self.run_id, settings, wall_offset_ns=wall_ns - now_ns)
         for worker, region in regions.items():
             self._barrier.hello(worker, region)
         self._copies: dict[str, Journal | None] = {}
         self._ended = Event()
         self._shown = ""
+        self._shared = 0
         RunInfo(
             run_id=self.run_id,
             started=started.isoformat(timespec="milliseconds"),
@@ -107,6 +111,8 @@ class RunMaster:
 
     def cancel(self, cause: str) -> None:
         """End the run now; waits for nobody."""
+        # Locust stops by itself when its last worker is gone: that is the cause, then.
+        self._note_gone()
         self._do(self._barrier.cancel(cause, self._clock.monotonic_ns()))
 
     @property
@@ -143,16 +149,24 @@ class RunMaster:
         due_s = 0.0
         while not self._ended.is_set():
             gevent.sleep(TICK_S)
-            now_ns = self._clock.monotonic_ns()
-            for worker, why in self._gone().items():
-                self._do(self._barrier.lost(worker, why, now_ns))
-            self._do(self._barrier.tick(now_ns))
+            self._note_gone()
+            self._do(self._barrier.tick(self._clock.monotonic_ns()))
             due_s += TICK_S
             if due_s >= PROGRESS_S:
                 due_s = 0.0
                 self._show()
 
+    def _note_gone(self) -> None:
+        now_ns = self._clock.monotonic_ns()
+        for worker, why in self._gone().items():
+            self._barrier.placed(self._places())
+            self._do(self._barrier.lost(worker, why, now_ns))
+
     def _do(self, actions: list[Action]) -> None:
+        if self._barrier.burst > self._shared:
+            # Whatever is lost from now on is known to be missing.
+            self._shared = self._barrier.burst
+            self._burst_info(self._shared, self._barrier.shares).append(self.run_dir)
         for action in actions:
             if isinstance(action, Send):
                 self._send(action.kind, dict(action.data), action.worker)
@@ -167,15 +181,18 @@ class RunMaster:
 
     def _announced(self, action: Announced) -> None:
         self._watch.announced(action.t0_wall_ns - self._barrier.wall_offset_ns)
-        workers = self._barrier.workers
-        shares = tuple(
-            WorkerShare(worker=name, region=workers[name].region, first=share.first, count=share.count)
-            for name, share in action.shares.items()
-        )
-        intended = sum(share.count for share in shares)
-        info = BurstInfo(burst=action.burst, t0_wall_ns=action.t0_wall_ns, intended=intended, workers=shares)
+        info = self._burst_info(action.burst, action.shares, action.t0_wall_ns)
         info.append(self.run_dir)
-        logger.info("%d users are ready: T0 of burst %d in 1 s", intended, action.burst)
+        logger.info("%d users are ready: T0 of burst %d in 1 s", info.intended, action.burst)
+
+    def _burst_info(self, burst: int, shares: Mapping[str, Share], t0_wall_ns: int = 0) -> BurstInfo:
+        workers = self._barrier.workers
+        parts = tuple(
+            WorkerShare(worker=name, region=workers[name].region, first=share.first, count=share.count)
+            for name, share in shares.items()
+        )
+        intended = sum(share.count for share in parts)
+        return BurstInfo(burst=burst, t0_wall_ns=t0_wall_ns, intended=intended, workers=parts)
 
     def _keep(self, worker: str, lines: list[str]) -> None:
         """A worker on another machine keeps its journal there; the run folder gets a copy."""

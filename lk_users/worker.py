@@ -230,6 +230,8 @@ class WorkerSide:
 
     def _obey(self, command: Command) -> None:
         if isinstance(command, Build):
+            # Here, not in the greenlet: a message that comes before it runs is about this burst.
+            self._begin()
             self._builder = gevent.spawn(self._build, command.share)
         elif isinstance(command, Release):
             self._release(command)
@@ -244,9 +246,10 @@ class WorkerSide:
         elif isinstance(command, Again):
             self._say_again(command.kind)
         elif isinstance(command, Finish):
-            self.close()
+            gevent.spawn(self._finish)
 
-    def _build(self, share: Share) -> None:
+    def _begin(self) -> None:
+        """A burst of its own: nothing of the last one counts any more."""
         self._counts = dict.fromkeys(self._counts, 0)
         self._records = []
         self._collected.clear()
@@ -256,6 +259,14 @@ class WorkerSide:
         self._burst = None
         self._trailer = None
         self._released = None
+
+    def _finish(self) -> None:
+        """A master that took this worker for lost does not wait for it, but its journal is to be whole."""
+        if self._closing:
+            self._collected.wait()
+        self.close()
+
+    def _build(self, share: Share) -> None:
         run_dir = self._process.run_dir / share.run_id
         self._sounds = FailedSounds(run_dir)
         if self._journal is None:
@@ -397,7 +408,8 @@ class WorkerSide:
         self._journal.trailer(trailer)
         self._send_records()
         self._trailer = trailer
-        self._say_again(Kind.TRAILER)
+        if not self._alone:
+            self._say_again(Kind.TRAILER)
         self._collected.set()
 
     @property
