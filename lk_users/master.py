@@ -13,8 +13,8 @@ from gevent.event import Event
 
 from lk_users.agent_watch import AgentWatch
 from lk_users.barrier import Action, Announced, Kind, MasterBarrier, RunOver, Send, State
-from lk_users.clock import NS_PER_S, SystemClock
-from lk_users.health import Trailer
+from lk_users.clock import NS_PER_MS, NS_PER_S, SystemClock, WallWatch
+from lk_users.health import Trailer, wall_step_words
 from lk_users.plan import Share
 from lk_users.record import Record
 from lk_users.report.folder import BurstInfo, RunInfo, WorkerShare, append_reason
@@ -56,6 +56,8 @@ class RunMaster:
         Raises OSError where the folder can't be made."""
         self.settings = settings
         self._clock = SystemClock()
+        self._wall = WallWatch(self._clock)
+        self._region = process.region
         now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
         started = dt.datetime.fromtimestamp(wall_ns / NS_PER_S, tz=dt.UTC)
         self.run_id = f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
@@ -130,6 +132,11 @@ class RunMaster:
         """Make the report. The verdict, and the text that ends the run."""
         self._greenlet.kill(block=False)
         self._watch.stop()
+        wall_step_ns = self._wall.step_ns()
+        if wall_step_ns:
+            append_reason(
+                self.run_dir, f"master ({self._region}): {wall_step_words(wall_step_ns / NS_PER_MS)}"
+            )
         for reason in self._barrier.reasons:
             append_reason(self.run_dir, reason)
         for journal in self._copies.values():
@@ -173,7 +180,7 @@ class RunMaster:
         return self._barrier.state in (State.RUNNING, State.COLLECTING)
 
     def _announced(self, action: Announced) -> None:
-        self._watch.announced(action.t0_wall_ns)
+        self._watch.announced(action.t0_wall_ns - self._barrier.wall_offset_ns)
         info = self._burst_info(action.burst, action.shares, action.t0_wall_ns)
         info.append(self.run_dir)
         logger.info("%d users are ready: T0 of burst %d in 1 s", info.intended, action.burst)
