@@ -3,8 +3,8 @@
     python bench/flat.py [--users 600] [--workers 4] [--bursts 5] [--start-error 25]
 
 600 over four workers, five times: 3,000 records. For the largest single burst: ``--users 2000 --bursts 1
---start-error 50``. Prints what every worker holds two seconds after its last word on each burst but the last: handles,
-threads and resident memory.
+--start-error 50``. Prints what every worker holds two seconds after its last word on each burst but the last:
+handles, threads and resident memory.
 
 Handles and threads must be the same after every burst but the first: the sockets of a burst's users stay
 bound until the burst after the next begins, so that no port is used again while the server may remember it.
