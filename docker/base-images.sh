@@ -53,13 +53,11 @@ if ! has "$server_image"; then
 from lk_users.local.server import find_or_build
 from lk_users.local.stack import say_on_stderr
 print(find_or_build(None, say_on_stderr))')}
-    mkdir "$work/server"
-    cp "$binary" "$work/server/livekit-server"
+    container=$(docker create "$python_image")
     # The official image keeps it there, too.
-    printf 'FROM %s\nCOPY livekit-server /livekit-server\nENTRYPOINT ["/livekit-server"]\n' "$python_image" \
-        >"$work/server/Dockerfile"
-    DOCKER_BUILDKIT=0 docker build --quiet --tag "$server_image" "$work/server" >/dev/null 2>"$work/log" ||
-        fail "building $server_image failed: $(tail -n 3 "$work/log" | tr '\n' ' ')"
+    docker cp "$binary" "$container:/livekit-server" >/dev/null
+    docker commit --change 'ENTRYPOINT ["/livekit-server"]' --change 'CMD []' "$container" "$server_image" >/dev/null
+    docker rm "$container" >/dev/null
     version=$(docker run --rm "$server_image" --version)
     case $version in
         *" ${server_image##*:v}") ;;
