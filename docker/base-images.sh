@@ -1,12 +1,11 @@
 #!/bin/sh
-# Makes the images that Dockerfile and compose.yaml start from, under the names that they have there, where no
-# image registry can be reached: from Debian's packages, and a LiveKit server binary.
+# Brings the images that Dockerfile and compose.yaml start from. Where no image registry can be reached, it makes
+# them under the names that they have there: from Debian's packages, and a LiveKit server binary.
 #
 #   docker/base-images.sh [LIVEKIT_SERVER]
 #
 # LIVEKIT_SERVER: the binary; without one, what lk_users.local.server finds or builds. Images that are there
-# already are left alone. Needs root, debootstrap, and a Docker engine. DEBIAN_MIRROR: another one than
-# debootstrap's own.
+# already are left alone. To make them takes root and debootstrap. DEBIAN_MIRROR: another one than debootstrap's.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 say() { echo "base-images: $*" >&2; }
@@ -17,12 +16,12 @@ server_image=$(sed -n 's/^ *image: \(livekit\/livekit-server:[^ ]*\)$/\1/p' "$he
 # python:3.13-slim-trixie: the Debian whose Python that is.
 suite=${python_image##*-}
 
-has() { docker image inspect "$1" >/dev/null 2>&1; }
+docker version >/dev/null 2>&1 || fail "no Docker engine answers: start dockerd, or set DOCKER_HOST"
+has() { docker image inspect "$1" >/dev/null 2>&1 || docker pull --quiet "$1" >/dev/null 2>&1; }
 if has "$python_image" && has "$server_image"; then
     exit 0
 fi
 
-docker version >/dev/null 2>&1 || fail "no Docker engine answers: start dockerd, or set DOCKER_HOST"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
