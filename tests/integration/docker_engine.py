@@ -30,6 +30,12 @@ COMPOSE_VERSION = "2.40.3"
 # `up --exit-code-from` with `attach: false`, and secrets from the environment.
 _OLDEST_COMPOSE = (2, 30)
 _ENGINE_READY_S = 60.0
+_BRIDGE = Path("/sys/class/net/docker0")
+# What iptables-save says of a table that nobody has used yet is nothing.
+_EMPTY = {
+    "filter": "*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n",
+    "nat": "*nat\n:PREROUTING ACCEPT\n:INPUT ACCEPT\n:OUTPUT ACCEPT\n:POSTROUTING ACCEPT\nCOMMIT\n",
+}
 _PACKAGE = "github.com/docker/compose/v2/cmd"
 
 
@@ -48,7 +54,7 @@ def _answers() -> bool:
 
 @contextmanager
 def engine(log: Path) -> Iterator[None]:
-    """An engine that answers. One of our own is stopped again, and the machine's packets go as before it."""
+    """An engine that answers. One of our own is stopped again, and leaves the machine's network as it was."""
     if shutil.which("docker") is None:
         raise StackError("no docker: on Debian `apt install docker.io debootstrap`, as .ci/run does")
     if _answers():
@@ -59,22 +65,33 @@ def engine(log: Path) -> Iterator[None]:
             "no Docker engine answers, and none can be started: that takes root and dockerd "
             "(on Debian `apt install docker.io debootstrap`)"
         )
-    rules = _output(["iptables-save"])
-    daemon = process.spawn(["dockerd"], env=os.environ, log=log, many_files=True)
+    with _network_as_before():
+        daemon = process.spawn(["dockerd"], env=os.environ, log=log, many_files=True)
+        try:
+            started_s = time.monotonic()
+            while not _answers():
+                code = process.ended(daemon)
+                if code is not None or time.monotonic() - started_s > _ENGINE_READY_S:
+                    how = "gave no answer" if code is None else process.how_it_ended(code)
+                    raise StackError(f"dockerd {how}; {process.tail_in_words(log)}")
+                time.sleep(0.2)
+            yield
+        finally:
+            process.stop(daemon, deadline_s=30)
+
+
+@contextmanager
+def _network_as_before() -> Iterator[None]:
+    """An engine leaves its bridge behind, and a firewall that forwards nothing: the namespaces of other tests
+    would feel it."""
+    had_bridge = _BRIDGE.exists()
+    rules = "".join(_output(["iptables-save", "-t", table]) or empty for table, empty in _EMPTY.items())
     try:
-        started_s = time.monotonic()
-        while not _answers():
-            code = process.ended(daemon)
-            if code is not None or time.monotonic() - started_s > _ENGINE_READY_S:
-                how = "gave no answer" if code is None else process.how_it_ended(code)
-                raise StackError(f"dockerd {how}; {process.tail_in_words(log)}")
-            time.sleep(0.2)
         yield
     finally:
-        process.stop(daemon, deadline_s=30)
-        if rules is not None:
-            # It leaves a firewall that forwards nothing, and namespaces of other tests would feel it.
-            subprocess.run(["iptables-restore"], input=rules, text=True, timeout=30, check=True)
+        subprocess.run(["iptables-restore"], input=rules, text=True, timeout=30, check=True)
+        if not had_bridge:
+            subprocess.run(["ip", "link", "del", _BRIDGE.name], timeout=30, check=False)
 
 
 def compose(say: Say) -> tuple[str, ...]:

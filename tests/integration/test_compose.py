@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import secrets
@@ -58,6 +59,8 @@ class Docker:
 
 @pytest.fixture(scope="module")
 def dock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
+    # The first time, all of this is built, which takes longer than any test may.
+    faulthandler.cancel_dump_traceback_later()
     folder = tmp_path_factory.mktemp("docker")
     try:
         with docker_engine.engine(folder / "dockerd.log"):
@@ -65,7 +68,7 @@ def dock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
             docker_engine.base_images()
             made = Docker(compose, docker_engine.pip_settings(folder, MARKER))
             with made.project() as project:
-                project.must("build", "--quiet", timeout_s=600)
+                project.must("build", "--quiet", timeout_s=1_200)
             yield made
     except StackError as error:
         pytest.fail(str(error), pytrace=False)
