@@ -271,12 +271,8 @@ def audio_lines(summary: Summary) -> list[str]:
 
 def user_lines(summary: Summary) -> list[str]:
     """What a reader has to know of the users' own side."""
-    section, lines = summary["users"], []
-    if section["mic"] == "none":
-        lines.append(
-            "The users had no microphone (--mic none): agents had nothing to listen to, so what they can "
-            "bear is overstated."
-        )
+    section = summary["users"]
+    lines = _microphone_lines(section)
     bad = [(name, section["worst_quality"].get(name, 0)) for name in BAD_QUALITIES]
     if any(count for _, count in bad):
         scored = " and ".join(f"{name} for {plural(count, 'user')}" for name, count in bad if count)
@@ -286,6 +282,22 @@ def user_lines(summary: Summary) -> list[str]:
     if section["ice"].keys() - {"host"}:
         lines.append(way_line(summary))
     return lines
+
+
+def _microphone_lines(section: Mapping[str, Any]) -> list[str]:
+    """What was published decides, not what was asked for."""
+    published, unpublished = section["published"], section["unpublished"]
+    overstated = "so what they can bear is overstated"
+    if section["mic"] == "none":
+        if published:
+            return [f"{plural(published, 'user')} published a microphone in spite of --mic none."]
+        return [f"The users had no microphone (--mic none): agents had nothing to listen to, {overstated}."]
+    if not unpublished:
+        return []
+    return [
+        f"{unpublished} of {plural(published + unpublished, 'user')} with media published no microphone, "
+        f"although --mic {section['mic']} asked for one: agents had nothing to listen to there, {overstated}."
+    ]
 
 
 def way_line(summary: Summary) -> str:

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from builders import T0_WALL_NS, never_assigned, record, trailer, welcomed
+
+from lk_users.clock import NS_PER_S
+from lk_users.sinks.points import session_point, worker_point
+
+
+def test_sessions_of_one_t0_overwrite_nothing() -> None:
+    points = [session_point(welcomed(ordinal)) for ordinal in range(600)]
+    assert len({(tuple(point.tags.items()), point.time_ns) for point in points}) == 600
+    assert points[7].time_ns == T0_WALL_NS + 7
+
+
+def test_a_session_that_was_welcomed() -> None:
+    point = session_point(welcomed(3, ms=250.0, burst=2, job_id="AJ_1"))
+    assert point.tags == {
+        "run": "20260301-120000-ab12",
+        "region": "eu",
+        "agent": "front-desk",
+        "engine": "listen",
+        "outcome": "ok",
+        "burst": "2",
+    }
+    fields = point.fields
+    assert (fields["welcomed_ms"], fields["wait_welcomed_ms"], fields["start_error_ms"]) == (
+        250.0,
+        250.0,
+        1.0,
+    )
+    assert (fields["dispatch_api_ms"], fields["user_join_ms"]) == (3.0, 3.0)
+    assert (fields["welcomed"], fields["lost"], fields["ordinal"], fields["job_id"]) == (
+        True,
+        False,
+        3,
+        "AJ_1",
+    )
+    # What is not known is left out: to the database an empty text would be one more value.
+    assert {"agent_joined_ms", "server_queue_ms", "agent_sid"} & fields.keys() == set()
+
+
+def test_who_never_got_there_waited_to_the_deadline() -> None:
+    fields = session_point(never_assigned(0)).fields
+    assert (fields["wait_welcomed_ms"], fields["lost"]) == (120_000.0, True)
+    assert "welcomed_ms" not in fields
+
+
+def test_the_unnamed_agent_has_a_name_to_group_by() -> None:
+    assert session_point(record(agent_name="")).tags["agent"] == "(unnamed)"
+
+
+def test_each_worker_and_burst_has_its_point() -> None:
+    words = [trailer(name, burst=burst, cpu_s=1.5) for name in ("w1", "w2") for burst in (1, 2)]
+    points = [worker_point("run", word, 5 * NS_PER_S) for word in words]
+    assert len({(tuple(point.tags.items()), point.time_ns) for point in points}) == 4
+    assert (points[0].fields["cpu_s"], points[0].fields["clock_uncertainty_ms"]) == (1.5, 0.4)
