@@ -55,7 +55,8 @@ print(find_or_build(None, say_on_stderr))')}
     container=$(docker create "$python_image")
     # The official image keeps it there, too.
     docker cp "$binary" "$container:/livekit-server" >/dev/null
-    docker commit --change 'ENTRYPOINT ["/livekit-server"]' --change 'CMD []' "$container" "$server_image" >/dev/null
+    docker commit --change 'ENTRYPOINT ["/livekit-server"]' --change 'CMD []' "$container" "$server_image" \
+        >/dev/null
     docker rm "$container" >/dev/null
     version=$(docker run --rm "$server_image" --version)
     case $version in
