@@ -31,6 +31,7 @@ COMPOSE_VERSION = "2.40.3"
 _OLDEST_COMPOSE = (2, 30)
 _ENGINE_READY_S = 60.0
 _BRIDGE = Path("/sys/class/net/docker0")
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 # What iptables-save says of a table that nobody has used yet is nothing.
 _EMPTY = {
     "filter": "*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n",
@@ -84,12 +85,13 @@ def engine(log: Path) -> Iterator[None]:
 def _network_as_before() -> Iterator[None]:
     """An engine leaves its bridge behind, and a firewall that forwards nothing: the namespaces of other tests
     would feel it."""
-    had_bridge = _BRIDGE.exists()
+    had_bridge, forwarded = _BRIDGE.exists(), _FORWARDING.read_text()
     rules = "".join(_output(["iptables-save", "-t", table]) or empty for table, empty in _EMPTY.items())
     try:
         yield
     finally:
         subprocess.run(["iptables-restore"], input=rules, text=True, timeout=30, check=True)
+        _FORWARDING.write_text(forwarded)
         if not had_bridge:
             subprocess.run(["ip", "link", "del", _BRIDGE.name], timeout=30, check=False)
 
