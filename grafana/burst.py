@@ -503,6 +503,7 @@ def _joins() -> heatmap.Panel:
         )
         .y_axis(heatmap.YAxisConfig().axis_placement(models.AxisPlacement.LEFT).reverse(True))
         .show_legend()
+        .exemplars_color("purple")
     )
 
 

@@ -307,6 +307,7 @@ def _start_error() -> barchart.Panel:
         unit="ms",
         thresholds=((25, WARN), (50, BAD)),
         stacked=False,
+        width=24,
     )
 
 
@@ -318,6 +319,7 @@ def _bars(
     unit: str,
     thresholds: tuple[tuple[float, str], ...],
     stacked: bool,
+    width: int = 12,
 ) -> barchart.Panel:
     return (
         dressed(
@@ -325,7 +327,7 @@ def _bars(
             title,
             description,
             query,
-            size=(12, 9),
+            size=(width, 9),
             unit=unit,
             thresholds=steps(*thresholds),
             color=BY_NAME,
