@@ -27,6 +27,7 @@ from grafana.panels import (
     BY_NAME,
     CALM,
     GOOD,
+    OURS_COLOR,
     PHASES_ARE,
     RUNNING,
     SPAN,
@@ -62,24 +63,23 @@ CURVE_S: Final = 0.1
 PHASES: Final = tuple(f"{phase}_ms" for phase in Phase)
 WAITS: Final = tuple(f"wait_{mark}_ms" for mark in Mark)
 MARKS: Final = tuple(f"{mark}_ms" for mark in Mark)
-TAGS: Final = ("region", "agent", "engine", "outcome", "burst")
-# What a session reaches, as a reader knows it by sight.
+# What a session reaches, as a reader knows it by sight: field, name, color.
 WAY: Final = (
-    ("dispatched_ms", "dispatch answered"),
-    ("connected_ms", "user in the room"),
-    ("agent_joined_ms", "agent in the room"),
-    ("first_audio_ms", "agent heard"),
+    ("dispatched_ms", "dispatch answered", WARN),
+    ("connected_ms", "user in the room", CALM),
+    ("agent_joined_ms", "agent in the room", OURS_COLOR),
+    ("first_audio_ms", "agent heard", GOOD),
 )
 # What a session waits for from each of these on, in the timeline.
 STATES: Final = (
     ("fired_ms", "waits for its dispatch", WARN),
     ("dispatched_ms", "joins the room", CALM),
-    ("connected_ms", "waits for the agent", BAD),
+    ("connected_ms", "waits for the agent", OURS_COLOR),
     ("agent_joined_ms", "waits for its voice", "yellow"),
 )
 WELCOMED, NEVER = "has its welcome", "got no welcome"
 IDS: Final = (
-    "room", "room_sid", "dispatch_id", "job_id", "worker_id", "participant_sid", "agent_sid",
+    "room_sid", "dispatch_id", "job_id", "worker_id", "participant_sid", "agent_sid", "room",
 )  # fmt: skip
 CLICK: Final = "zoom the time axis to the run by a click on a time in `Start, T0 and end`"
 
@@ -143,34 +143,37 @@ def _verdict() -> stat.Panel:
 
 
 def _run() -> table.Panel:
-    query = flux.shown(flux.events(["text"]) + "\n" + flux.RUN_TIMES, **flux.RUN_COLUMNS, **flux.RUN_TEXTS)
+    rows = flux.events(["text"]) + "\n" + flux.RUN_TIMES
+    times = dict(flux.RUN_COLUMNS)
+    query = flux.shown(rows, T0=times.pop("T0"), **flux.RUN_TEXTS, **times)
     link = f"/d/{BURST}?var-run=${{run}}&{SPAN}"
-    times = "/^(T0|started|until)$/"
     return (
         dressed(
             table.Panel(),
             "Start, T0 and end",
             "What was asked for, when the first burst was released (T0), and what the run came to. Click on "
-            "a time to zoom the time axis to the run; until it ends, `until` is the end of the shown time.",
+            "a time to zoom the time axis to the run: `until` is a second after its end, or the end of the "
+            "shown time while it goes on.",
             query,
-            size=(8, 5),
+            size=(7, 5),
             unit="string",
             empty="no run in the shown time",
         )
         .override_by_regexp(
-            times,
+            "/^(T0|started|until)$/",
             [
                 prop("unit", "time:YYYY-MM-DD HH:mm:ss.SSS"),
                 prop("links", [{"title": "Zoom to this run", "url": link}]),
-                prop("custom.width", 190),
+                prop("custom.width", 180),
             ],
         )
+        .override_by_name("asked", [prop("custom.width", 200)])
         .override_by_name("verdict", [prop("custom.cellOptions", {"type": "auto", "wrapText": True})])
     )
 
 
 def _sessions() -> stat.Panel:
-    rows = f"""{flux.wide(flux.sessions(["welcomed", "lost"]), TAGS)}
+    rows = f"""{flux.wide(flux.sessions(["welcomed", "lost"]))}
   |> reduce(
       identity: {{sessions: 0, ok: 0, welcomed: 0, lost: 0}},
       fn: (r, accumulator) => ({{
@@ -199,11 +202,11 @@ def _sessions() -> stat.Panel:
 def _welcome() -> stat.Panel:
     rows = flux.sessions(["wait_welcomed_ms"])
     return figures(
-        "Welcome, from the planned start",
-        "How long users waited for their welcome, over all sessions: one that never got it counts at its "
+        "Wait for the welcome",
+        "From the planned start to the welcome, over all sessions: one that never got it counts at its "
         "deadline. Nearest rank, as in summary.json.",
         flux.shown(flux.spread(rows, ["_field"]), **flux.RANKED),
-        size=(4, 5),
+        size=(5, 5),
         unit="ms",
         thresholds=steps((5_000, WARN), (30_000, BAD)),
     )
@@ -252,11 +255,14 @@ def _now() -> timeseries.Panel:
 
 
 def _curves() -> trend.Panel:
-    (first, name), *others = WAY
+    (first, name, _), *others = WAY
     named = " else ".join(
-        (f'if r._field == "{first}" then "{name}"', *(f'if r._field == "{f}" then "{n}"' for f, n in others))
+        (
+            f'if r._field == "{first}" then "{name}"',
+            *(f'if r._field == "{f}" then "{n}"' for f, n, _ in others),
+        )
     )
-    query = f"""{flux.sessions([field for field, _ in WAY])}
+    query = f"""{flux.sessions([field for field, _, _ in WAY])}
   |> group(columns: ["_field"])
   |> map(fn: (r) => ({{
       x: math.ceil(x: r._value / {1000 * CURVE_S:.1f}) / {1 / CURVE_S:.1f},
@@ -281,6 +287,8 @@ def _curves() -> trend.Panel:
         size=(12, 9),
         unit="short",
     )
+    for _, mark, color in WAY:
+        panel = panel.override_by_name(mark, [fixed(color)])
     return (
         panel.x_field("since T0")
         .line_interpolation(models.LineInterpolation.STEP_AFTER)
@@ -307,7 +315,7 @@ def _phases() -> barchart.Panel:
             "Phases: where the time went",
             f"{PHASES_ARE} User and agent get ready side by side, so phases can overlap.",
             query,
-            size=(12, 10),
+            size=(12, 12),
             unit="ms",
             color=BY_NAME,
         )
@@ -341,7 +349,7 @@ def _phases_by_region() -> table.Panel:
         "Phases by region",
         f"n: how many sessions have the phase. {PHASES_ARE}",
         query,
-        size=(12, 10),
+        size=(12, 12),
         unit="ms",
         thresholds=steps((5_000, WARN), (30_000, BAD)),
     ).override_by_name("n", [prop("unit", "short")])
@@ -380,10 +388,10 @@ def _marks() -> table.Panel:
 
 
 def _each() -> trend.Panel:
-    shown = (*WAY[:3], ("wait_welcomed_ms", "welcomed"))
-    fields = [field for field, _ in shown]
-    renamed = ", ".join(f'{field}: "{name}"' for field, name in shown)
-    query = f"""{flux.wide(flux.sessions(fields), TAGS)}
+    shown = (*WAY[:3], ("wait_welcomed_ms", "welcomed", GOOD))
+    fields = [field for field, _, _ in shown]
+    renamed = ", ".join(f'{field}: "{name}"' for field, name, _ in shown)
+    query = f"""{flux.wide(flux.sessions(fields))}
   |> sort(columns: ["wait_welcomed_ms", "_time"])
   |> map(fn: (r) => ({{r with rank: 1}}))
   |> cumulativeSum(columns: ["rank"])
@@ -399,16 +407,17 @@ def _each() -> trend.Panel:
         size=(12, 10),
         unit="ms",
     )
+    for _, mark, color in shown:
+        panel = panel.override_by_name(mark, [fixed(color)])
     return (
         panel.x_field("rank")
         .axis_label("from the planned start")
         .override_by_name("rank", [prop("unit", "short"), prop("custom.axisLabel", "sessions")])
-        .override_by_name("welcomed", [fixed(GOOD)])
     )
 
 
 def _timeline() -> statetimeline.Panel:
-    numbers = flux.sessions([*(field for field, _, _ in STATES), "wait_welcomed_ms"])
+    fields = [*(field for field, _, _ in STATES), "wait_welcomed_ms", "welcomed", "session_id"]
     at = "time: time(v: int(v: r._time) + int(v: 1000000.0 * r.{})), session: r.session_id, rank: r.rank"
     states = ",\n  ".join(
         f"slowest |> filter(fn: (r) => exists r.{field})"
@@ -416,13 +425,7 @@ def _timeline() -> statetimeline.Panel:
         for field, state, _ in STATES
     )
     ended = f'state: if r.welcomed then "{WELCOMED}" else "{NEVER}"'
-    query = f"""numbers = {flux.wide(numbers, TAGS)}
-texts = {flux.wide(flux.sessions(["session_id"]), TAGS)}
-flags = {flux.wide(flux.sessions(["welcomed"]), TAGS)}
-slowest = join(
-    tables: {{a: join(tables: {{a: numbers, b: texts}}, on: {flux.names(["_time", *TAGS])}), b: flags}},
-    on: {flux.names(["_time", *TAGS])},
-)
+    query = f"""slowest = {flux.wide(flux.sessions(fields))}
   |> sort(columns: ["wait_welcomed_ms"], desc: true)
   |> limit(n: {TIMELINE})
   |> map(fn: (r) => ({{r with rank: 1}}))
@@ -563,13 +566,10 @@ def _causes() -> table.Panel:
 
 
 def _slowest() -> table.Panel:
-    numbers = flux.sessions(["wait_welcomed_ms", "lag_ms", *PHASES])
-    texts = flux.sessions(["session_id", "cause", "worker", *IDS])
+    fields = ["wait_welcomed_ms", "lag_ms", *PHASES, "session_id", "cause", "worker", *IDS]
     shown = {phase: f"r.{phase}_ms" for phase in Phase}
     ids = {name: f"r.{name}" for name in IDS}
-    rows = f"""numbers = {flux.wide(numbers, TAGS)}
-texts = {flux.wide(texts, TAGS)}
-join(tables: {{a: numbers, b: texts}}, on: {flux.names(["_time", *TAGS])})
+    rows = f"""{flux.wide(flux.sessions(fields))}
   |> map(fn: (r) => ({{r with failed: if r.outcome == "{Finding.OK}" then 1 else 0}}))
   |> sort(columns: ["wait_welcomed_ms"], desc: true)
   |> sort(columns: ["failed"])
@@ -579,11 +579,11 @@ join(tables: {{a: numbers, b: texts}}, on: {flux.names(["_time", *TAGS])})
         session="r.session_id",
         outcome="r.outcome",
         waited="r.wait_welcomed_ms",
+        region="r.region",
+        **ids,
         **shown,
         cause="r.cause",
-        region="r.region",
         engine="r.engine",
-        **ids,
         our_worker="r.worker",
         lag="r.lag_ms",
     )

@@ -41,7 +41,8 @@ RUN_COLUMNS: Final = MappingProxyType(
     {
         "T0": "time(v: if r.t0 == 0 then r.first else r.t0)",
         "started": "time(v: r.first)",
-        "until": "if r.until == 0 then v.timeRangeStop else time(v: r.until)",
+        # Grafana's time range ends before its last moment.
+        "until": "if r.until == 0 then v.timeRangeStop else time(v: r.until + 1000000000)",
     }
 )
 RUN_TEXTS: Final = MappingProxyType(
@@ -86,11 +87,10 @@ def _filtered(measurement: str, tags: str, fields: Sequence[str]) -> str:
     )
 
 
-def wide(rows: str, keys: Sequence[str]) -> str:
-    """One table with one row a point: ``keys``, ``_time``, and a column for each field."""
+def wide(rows: str) -> str:
+    """One table with one row a point: its tags, ``_time``, and a column for each field."""
     return (
-        f"{rows}\n  |> group()\n"
-        f'  |> pivot(rowKey: {names(("_time", *keys))}, columnKey: ["_field"], valueColumn: "_value")'
+        f'{rows}\n  |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")\n  |> group()'
     )
 
 

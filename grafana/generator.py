@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 Steps = tuple[tuple[float, str], ...]
 
 LOOPS: Final = ("asyncio", "gevent")
-TAGS: Final = ("region", "agent", "engine", "outcome", "burst")
-WORKER_TAGS: Final = ("region", "worker", "burst")
 # --max-stall, --max-clock-uncertainty and --max-start-error, unless told otherwise.
 STALL_MS, UNCERTAINTY_MS, START_ERROR_MS = 1000, 250, 50
 LAG_STEPS: Final[Steps] = ((200, WARN), (STALL_MS, BAD))
@@ -197,9 +195,7 @@ def _workers() -> table.Panel:
         for figure in ("p95", "max")
     ]
     floats = ["clock_offset_ms", "clock_uncertainty_ms", "cpu_s", "read_cpu_s", "rss_mb", *lags]
-    rows = f"""whole = {flux.wide(flux.workers(["intended", "recorded"]), WORKER_TAGS)}
-parts = {flux.wide(flux.workers(floats), WORKER_TAGS)}
-join(tables: {{a: whole, b: parts}}, on: {flux.names(["_time", *WORKER_TAGS])})
+    rows = f"""{flux.wide(flux.workers(["intended", "recorded", *floats]))}
   |> sort(columns: ["region", "worker", "burst"])"""
     query = flux.shown(
         rows,
@@ -227,13 +223,8 @@ join(tables: {{a: whole, b: parts}}, on: {flux.names(["_time", *WORKER_TAGS])})
 
 
 def _start_errors() -> barchart.Panel:
-    texts = flux.wide(flux.sessions(["worker"]), TAGS)
-    numbers = flux.wide(flux.sessions(["start_error_ms"]), TAGS)
-    rows = f"""join(
-    tables: {{a: {numbers},
-    b: {texts}}},
-    on: {flux.names(["_time", *TAGS])},
-)
+    rows = f"""{flux.wide(flux.sessions(["start_error_ms", "worker"]))}
+  |> filter(fn: (r) => exists r.start_error_ms)
   |> map(fn: (r) => ({{who: {flux.WORKER_NAME}, _value: r.start_error_ms}}))"""
     query = flux.shown(
         f"""{flux.spread(rows, ["who"])}

@@ -300,7 +300,7 @@ def board(
         .description(description)
         .tags(["lk-users"])
         .time("now-30m", "now")
-        .refresh("5s")
+        .refresh("10s")
         .timezone("browser")
         .tooltip(dashboard.DashboardCursorSync.CROSSHAIR)
         .readonly()

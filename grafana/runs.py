@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import stat
 
 PHASES: Final = tuple(f"{phase}_ms" for phase in Phase)
-TAGS: Final = ("run", "region", "agent", "engine", "outcome", "burst")
 WELCOME_STEPS: Final = ((5_000, WARN), (30_000, BAD))
 # What the end of a run says of it in words.
 TEXTS: Final = ("verdict", "version", "dispatch", "bottleneck")
@@ -192,7 +191,7 @@ def _fates() -> str:
     """Sessions of each run by whose doing their end was."""
     duplicate = " or ".join(f'r.outcome == "{finding}"' for finding in DUPLICATE)
     ours = " or ".join(f'r.outcome == "{finding}"' for finding in OURS)
-    return f"""{flux.wide(flux.sessions(["lost"], runs=flux.RUNS), TAGS)}
+    return f"""{flux.wide(flux.sessions(["lost"], runs=flux.RUNS))}
   |> group(columns: ["run"])
   |> reduce(
       identity: {{sessions: 0, lost: 0, duplicate: 0, ours: 0}},
