@@ -227,7 +227,7 @@ def _start_error() -> stat.Panel:
 
 def _now() -> timeseries.Panel:
     query = (
-        f"{flux.live(['parked', 'joined', 'welcomed', 'failed'])}\n"
+        f"{flux.live(['parked', 'joined', 'agents', 'welcomed', 'failed'])}\n"
         "  |> toFloat()\n"
         # One value a worker and second, then the sum over workers.
         "  |> aggregateWindow(every: 1s, fn: last, createEmpty: false)\n"
@@ -238,8 +238,8 @@ def _now() -> timeseries.Panel:
     panel = lined(
         timeseries.Panel(),
         "Who is where now",
-        "Live, once a second, all workers together: users that are parked and wait for T0, that are in "
-        "their room, that heard their welcome, and that failed.",
+        "Live, once a second, all workers together: users that are there and wait for T0 (parked), that came "
+        "into their room (joined), that see their agent (agents), that have their welcome, and that failed.",
         query,
         size=(12, 9),
         unit="short",
@@ -251,17 +251,12 @@ def _now() -> timeseries.Panel:
         .override_by_name("failed", [fixed(BAD)])
         .override_by_name("parked", [fixed(WARN)])
         .override_by_name("joined", [fixed(CALM)])
+        .override_by_name("agents", [fixed(OURS_COLOR)])
     )
 
 
 def _curves() -> trend.Panel:
-    (first, name, _), *others = WAY
-    named = " else ".join(
-        (
-            f'if r._field == "{first}" then "{name}"',
-            *(f'if r._field == "{f}" then "{n}"' for f, n, _ in others),
-        )
-    )
+    named = " else ".join(f'if r._field == "{field}" then "{name}"' for field, name, _ in WAY)
     query = f"""{flux.sessions([field for field, _, _ in WAY])}
   |> group(columns: ["_field"])
   |> map(fn: (r) => ({{
@@ -390,20 +385,18 @@ def _marks() -> table.Panel:
 def _each() -> trend.Panel:
     shown = (*WAY[:3], ("wait_welcomed_ms", "welcomed", GOOD))
     fields = [field for field, _, _ in shown]
-    renamed = ", ".join(f'{field}: "{name}"' for field, name, _ in shown)
+    columns = {name: f"r.{field}" for field, name, _ in shown}
     query = f"""{flux.wide(flux.sessions(fields))}
   |> sort(columns: ["wait_welcomed_ms", "_time"])
   |> map(fn: (r) => ({{r with rank: 1}}))
-  |> cumulativeSum(columns: ["rank"])
-  |> keep(columns: {flux.names(["rank", *fields])})
-  |> rename(columns: {{{renamed}}})"""
+  |> cumulativeSum(columns: ["rank"])"""
     panel = lined(
         trend.Panel(),
         "Every session, the fastest first",
         "One place on the x axis is one session, sorted by how long it waited. The lines are when it passed "
         "each mark; what lies between two lines is what it waited for. A session without its welcome stands "
         "at its deadline.",
-        query,
+        flux.shown(query, rank="r.rank", **columns),
         size=(12, 10),
         unit="ms",
     )
@@ -554,7 +547,7 @@ def _causes() -> table.Panel:
                 outcome="r.outcome",
                 region="r.region",
                 sessions="r.sessions",
-                cause='if exists r.cause then r.cause else ""',
+                cause="r.cause",
             ),
             size=(6, 8),
             unit="short",

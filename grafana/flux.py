@@ -155,7 +155,7 @@ class Table:
 
 def shown(rows: str, /, *, imports: Sequence[str] = (), **columns: str) -> Table:
     """``rows`` with these columns alone: name → expression over ``r``."""
-    pairs = ", ".join(f"{name}: {value}" for name, value in columns.items())
+    pairs = ", ".join(f'"{name}": {value}' for name, value in columns.items())
     return Table(importing(imports, f"{rows}\n  |> map(fn: (r) => ({{{pairs}}}))"), tuple(columns))
 
 

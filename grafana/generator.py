@@ -144,13 +144,15 @@ def _uncertainty() -> stat.Panel:
     )
 
 
-def _by_worker(field: str) -> str:
+def _by_worker(*fields: str) -> str:
+    """A column for each worker, and for each of several fields."""
+    who = flux.WORKER_NAME if len(fields) == 1 else f'{flux.WORKER_NAME} + " " + r._field'
     return flux.importing(
         ["regexp"],
-        f"{flux.live([field])}\n"
+        f"{flux.live(fields)}\n"
         "  |> toFloat()\n"
         "  |> aggregateWindow(every: v.windowPeriod, fn: max, createEmpty: false)\n"
-        f"  |> map(fn: (r) => ({{_time: r._time, _value: r._value, who: {flux.WORKER_NAME}}}))\n"
+        f"  |> map(fn: (r) => ({{_time: r._time, _value: r._value, who: {who}}}))\n"
         "  |> group()\n"
         '  |> pivot(rowKey: ["_time"], columnKey: ["who"], valueColumn: "_value")\n'
         '  |> sort(columns: ["_time"])',
@@ -176,9 +178,9 @@ def _queue() -> timeseries.Panel:
     panel = lined(
         timeseries.Panel(),
         "Sink queue by worker",
-        "Live: points that wait to be written to this database. It may grow during a burst and has to shrink "
-        "after it; what does not fit goes to the run folder's spool.",
-        _by_worker("queued"),
+        "Live: points that wait to be written to this database. The queue may grow during a burst and has to "
+        "shrink after it; spooled points lie in the run folder, since the database did not take them.",
+        _by_worker("queued", "spooled"),
         size=(12, 9),
         unit="short",
         thresholds=steps((10_000, WARN), (50_000, BAD)),
