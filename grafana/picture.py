@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from influxdb_client import InfluxDBClient
+from influxdb_client.client.influxdb_client import InfluxDBClient
 from matplotlib.colors import PowerNorm
 from matplotlib.dates import DateFormatter, date2num
 from matplotlib.figure import Figure
@@ -327,7 +327,7 @@ def _heat(axes: Axes, panel: Panel, found: Sequence[Row], view: View) -> None:
     _time_axis(axes, view)
     bar = axes.figure.colorbar(image, ax=axes, pad=0.01, aspect=12)
     bar.ax.tick_params(labelsize=7, colors=QUIET, length=2)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.set_label("joins in 0.25 s", size=7, color=QUIET)
 
 
