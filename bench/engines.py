@@ -47,7 +47,7 @@ CASES: Final[dict[str, tuple[str, ...]]] = {
     "eager": ("--metadata", json.dumps({"lk": {"fault": "eager", "delay_ms": 800}})),
 }
 PAIRS: Final = ("--batch-size", "2", "--batch-delay", "0.5")
-REAL_PAIRS: Final = ("--batch-size", "2", "--batch-delay", "2")
+REAL_PAIRS: Final = ("--batch-size", "2", "--batch-delay", "2", "--session-timeout", "20")
 
 
 def run(case: str, bursts: int, *, pairs: bool, real: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import resource
 import sys
 from typing import TYPE_CHECKING, TypeVar
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lk_users.runtime import Runtime
+    from lk_users.settings import Influx
 
+logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 # A session holds a UDP socket, a WebSocket and, until it is answered, its dispatch's connection.
 HANDLES_PER_SESSION = 3
 HANDLES_BESIDE = 256
+# macOS calls its hard limit unlimited, and takes no more than some ten thousands.
+HANDLES_WHERE_UNLIMITED = 10_240
 
 
 def check_platform() -> None:
@@ -61,7 +66,10 @@ def read_process(options: Mapping[str, Any]) -> tuple[ProcessSettings, Target]:
 
 
 def raise_handle_limit(sessions: int) -> None:
-    """Make room for the sockets of so many sessions in this process. Raises Refused if that can't be."""
+    """Make all the room for sockets that this process may have. Raises Refused if so many sessions need more.
+
+    A worker does not know how many it will get: it asks for one.
+    """
     needed = sessions * HANDLES_PER_SESSION + HANDLES_BESIDE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
@@ -72,9 +80,10 @@ def raise_handle_limit(sessions: int) -> None:
                 f"{hard}; raise it (ulimit -Hn {needed}) or use more processes (--processes)"
             ]
         )
-    if soft != unlimited and soft < needed:
+    wanted = max(needed, HANDLES_WHERE_UNLIMITED) if hard == unlimited else hard
+    if soft != unlimited and soft < wanted:
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (needed if hard == unlimited else hard, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def check_target(target: Target, runtime: Runtime) -> None:
@@ -95,6 +104,22 @@ def check_target(target: Target, runtime: Runtime) -> None:
         raise Refused(
             [f"LIVEKIT_URL {target.shown_url}: {exc.cause}; is a LiveKit server listening there?"]
         ) from exc
+
+
+def ask_influx(influx: Influx, *, aloud: bool) -> None:
+    """Ask InfluxDB whether it would take our points, and say where not: a burst does not need it."""
+    # The client library takes half a second to import: here, where nothing waits for us.
+    from lk_users.sinks.influx import Database
+
+    database = Database(influx)
+    answer = database.write(b"")
+    database.close()
+    if aloud and not answer.is_taken:
+        logger.warning(
+            "InfluxDB %s takes no points for bucket %s of org %s: %s. The run goes on, and they wait in its "
+            "folder",
+            influx.url, influx.bucket, influx.org, answer.cause,
+        )  # fmt: skip
 
 
 async def _ask(target: Target) -> None:

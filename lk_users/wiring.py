@@ -161,6 +161,10 @@ class Wiring:
         self._places = Places()
         environment.dispatcher_class = functools.partial(Placement, places=self._places)
         self._listen()
+        if self._process.influx is not None:
+            # Of those that --processes forked the leader says it.
+            forked = bool(options.get("processes")) and _is_worker(runner)
+            gevent.spawn(preflight.ask_influx, self._process.influx, aloud=not forked)
         if web_ui is not None:
             web_ui.app.before_request(self._before_request)
 
@@ -195,8 +199,10 @@ class Wiring:
             preflight.collect(lambda: preflight.read_settings(options, users, target), faults)
         if faults or checked is None:
             raise Refused(faults)
-        processes = max(1, int(options.get("processes") or 1))
-        preflight.raise_handle_limit(-(-max(users, 1) // processes) if self._leads else 1)
+        processes = int(options.get("processes") or 0)
+        # A master has no sessions of its own but by the workers that it forked.
+        here = self._leads and (processes or isinstance(self._runner, LocalRunner))
+        preflight.raise_handle_limit(-(-max(users, 1) // max(1, processes)) if here else 1)
         if self._leads:
             preflight.check_target(checked[1], self._runtime)
         return checked

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.record import Mark
-from lk_users.report import agent_load, witness_words, words
+from lk_users.report import agent_load, region_words, witness_words, words
 from lk_users.settings import WELCOME_ITEMS
 from lk_users.welcome import mark_of
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lk_users.report.words import Summary
 
-MAX_LINES: Final = 50
+MAX_LINES: Final = 60
 WIDTH: Final = 110
 REASONS_SHOWN: Final = 3
 SLOS_SHOWN: Final = 4
@@ -24,6 +24,8 @@ FAILURES_SHOWN: Final = 3
 # Both ids, both moments and both workers of a job that came twice have to fit.
 TWICE_LINES: Final = 4
 AGENT_LINES_SHOWN: Final = 3
+REGION_LINES_SHOWN: Final = 4
+REGIONS_SHOWN: Final = 4
 
 MARKS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -54,9 +56,11 @@ def text(summary: Summary) -> str:
         "Where the time went",
         *_points(words.time_lines(summary), 5),
         *_mark_lines(summary["marks"], summary["settings"]),
+        *_region_lines(summary),
         "",
         "How far to trust it",
         *_points([*words.trust_lines(summary), *words.user_lines(summary)], 5),
+        *_points(words.sink_lines(summary), 2),
         *_points(witness_words.lines(summary["witness"])[:1], 1),
     ]
     return "\n".join(lines)
@@ -120,3 +124,17 @@ def _mark_lines(marks: Mapping[str, Any], settings: Mapping[str, Any]) -> list[s
         cells = "".join(f"{words.duration(marks[name][key]):>9}" for key in ("p50", "p90", "p99", "max"))
         lines.append(f"  {title:<26}{cells}{marks[name]['censored']:>7}")
     return lines
+
+
+def _region_lines(summary: Summary) -> list[str]:
+    """Which region is slow, in which phase, by how much; nothing where there is only one."""
+    rows = region_words.console_rows(summary)
+    if not rows:
+        return []
+    lines = ["", "By region, the slowest first", *_points(region_words.lines(summary), REGION_LINES_SHOWN)]
+    lines += [
+        f"  {row[0][:20]:<20}" + "".join(f"{cell:>9}" for cell in row[1:])
+        for row in rows[: REGIONS_SHOWN + 1]
+    ]
+    rest = len(rows) - 1 - REGIONS_SHOWN
+    return [*lines, *([f"  and {rest} more, in summary.md"] if rest > 0 else [])]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
 from lk_users.outcome import Fault, Finding, Verdict, fault_of
-from lk_users.report import words
+from lk_users.report import region_words, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,9 @@ def text(summary: Summary) -> str:
         _case(suite, "slo", slo["text"], _missed(summary, slo["ok"], words.slo_value(slo)))
     lines = dict(zip(summary["causes"], words.failure_lines(summary), strict=False))
     for name, count in summary["outcomes"].items():
-        told = lines.get(name, f"{count} {name}")
+        told = " ".join(
+            filter(None, (lines.get(name, f"{count} {name}"), region_words.counts(summary, name)))
+        )
         _case(suite, "outcome", name, _failed(summary, Finding(name), told), told)
     for kind, attribute in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         suite.set(attribute, str(len(suite.findall(f"testcase/{kind}"))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lk_users.outcome import Finding, fault_of
-from lk_users.report import agent_load, witness_words, words
+from lk_users.report import agent_load, region_words, witness_words, words
 from lk_users.report.tables import cell, marks, phases, points, table
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def text(summary: Summary) -> str:
         phases(summary["phases"]),
         "From the planned start. A session that never got there counts at its deadline, and under *never*.",
         marks(summary["marks"]),
+        _regions(summary),
         "## How far to trust it",
         points(_trust(summary)),
         _workers(summary["workers"]),
@@ -54,7 +55,7 @@ def text(summary: Summary) -> str:
 def _trust(summary: Summary) -> list[str]:
     lines = [*words.trust_lines(summary), *words.user_lines(summary)]
     way = words.way_line(summary)
-    return lines if way in lines else [*lines, way]
+    return [*lines, *([] if way in lines else [way]), *words.sink_lines(summary)]
 
 
 def _about(summary: Summary) -> str:
@@ -114,6 +115,14 @@ def _twice(summary: Summary) -> str:
 def _agent_workers(summary: Summary) -> str:
     head, *rows = agent_load.rows(summary) or [()]
     return table(head, rows)
+
+
+def _regions(summary: Summary) -> str:
+    """Side by side, where there is more than one."""
+    head, *rows = region_words.table_rows(summary) or [()]
+    if not rows:
+        return ""
+    return f"## By region\n\n{points(region_words.lines(summary))}\n\n{table(head, rows)}"
 
 
 def _workers(workers: Sequence[Mapping[str, Any]]) -> str:

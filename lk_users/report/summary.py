@@ -5,21 +5,30 @@ Nothing here depends on when or where it is made, so a report made again has the
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users import agent_worker
 from lk_users.clock import NS_PER_MS, NS_PER_S
-from lk_users.outcome import ORDER, OURS, Fault, Finding, fault_of
-from lk_users.record import Mark, Phase
+from lk_users.outcome import ORDER, OURS, Finding
+from lk_users.record import Mark
 from lk_users.report.clocks import contradictions
+from lk_users.report.figures import (
+    bottleneck,
+    bottleneck_slowest,
+    in_ms,
+    mark_figures,
+    phase_figures,
+    spread,
+    wait_ns,
+)
+from lk_users.report.regions import compared, concentrated, regions
 from lk_users.report.users import users
 from lk_users.report.witness import section
 from lk_users.sinks.wav import EVIDENCE as AUDIO
 from lk_users.slo import GROUPS, belongs
-from lk_users.stats import limit_ns, mark_samples_ns, percentile, phase_samples_ns, start_errors_ns, tally
+from lk_users.stats import limit_ns, start_errors_ns, tally
 from lk_users.verdict import counted
 
 if TYPE_CHECKING:
@@ -61,6 +70,8 @@ def summarize(
     """The summary of one run, ready for JSON. ``samples``: what the agent's workers said of themselves."""
     records = merged.records
     figures = counted(records, settings)
+    workers = _workers(records, merged.trailers)
+    by_region = regions(records, figures, workers)
     return {
         "schema": SCHEMA,
         "run_id": info.run_id,
@@ -89,15 +100,20 @@ def summarize(
         "causes": _causes(records),
         "groups": {name: sum(belongs(record, name) for record in records) for name in GROUPS},
         "findings": tally(Finding(name) for record in records for name in record.findings),
-        "start_error_ms": _spread(start_errors_ns(records), (50, 99), n=True),
-        "marks": {mark.value: _mark(figures, mark) for mark in Mark},
-        "phases": _phases(figures),
-        "bottleneck": _bottleneck(figures),
-        "bottleneck_slowest_tenth": _bottleneck_slowest(figures),
+        "start_error_ms": spread(start_errors_ns(records), (50, 99), n=True),
+        "marks": {mark.value: mark_figures(figures, mark) for mark in Mark},
+        "phases": phase_figures(figures),
+        "bottleneck": bottleneck(figures),
+        "bottleneck_slowest_tenth": bottleneck_slowest(figures),
         "server_clock": _server_clock(records, merged.trailers),
         "entered_twice": _entered_twice(records),
         "bursts": [_burst(number, merged.bursts, figures) for number in _burst_numbers(merged)],
-        "workers": _workers(records, merged.trailers),
+        "workers": workers,
+        "regions": by_region,
+        "regions_compared": {
+            "wait": compared(by_region, figures),
+            "failures": concentrated(by_region),
+        },
         "users": users(figures, settings.mic),
         "agent_workers": agent_worker.fold(settings.agent_worker_urls, samples),
         "witness": section(figures, merged.trailers),
@@ -105,11 +121,6 @@ def summarize(
         "audio": [_audio(record) for record in records if AUDIO in record.evidence],
         "slowest": [_session(record) for record in _slowest(figures)],
     }
-
-
-def wait_ns(record: Record) -> int:
-    """How long the user waited: to the welcome, or until there was nothing to wait for."""
-    return record.marks_ns.get(Mark.WELCOMED, record.decided_ns or record.deadline_ns)
 
 
 def _causes(records: Sequence[Record]) -> dict[str, dict[str, int]]:
@@ -123,72 +134,6 @@ def _causes(records: Sequence[Record]) -> dict[str, dict[str, int]]:
         for outcome in ORDER
         if outcome in counts
     }
-
-
-def _spread(ordered_ns: Sequence[int], percents: Sequence[int], *, n: bool = False) -> dict[str, Any]:
-    """Percentiles and the largest, in ms; None of nothing."""
-    values: dict[str, Any] = {"n": len(ordered_ns)} if n else {}
-    for percent in percents:
-        values[f"p{percent}"] = _ms(percentile(ordered_ns, percent))
-    return {**values, "max": _ms(percentile(ordered_ns, 100))}
-
-
-def _mark(records: Sequence[Record], mark: Mark) -> dict[str, Any]:
-    happened = sum(mark in record.marks_ns for record in records)
-    spread = _spread(mark_samples_ns(records, mark), (50, 90, 99))
-    return {"n": happened, "censored": len(records) - happened, **spread}
-
-
-def _observed(records: Sequence[Record]) -> list[Record]:
-    """The sessions whose wait was really waited: what broke on our side says nothing."""
-    return [record for record in records if fault_of(record.outcome) is not Fault.OURS]
-
-
-def _phases(records: Sequence[Record]) -> dict[str, Any]:
-    """Lengths over all sessions that have the phase, and its share of everybody's waiting together.
-
-    User and agent get ready side by side, so shares need not add up to 1.
-    """
-    observed = _observed(records)
-    waited_ns = sum(map(wait_ns, observed))
-    spent_ns = _spent_ns(observed, blamable=False)
-    return {
-        phase.value: {
-            **_spread(phase_samples_ns(records, phase), (50, 90, 99), n=True),
-            "share": round(spent_ns[phase] / waited_ns, 6) if waited_ns else None,
-        }
-        for phase in Phase
-    }
-
-
-def _spent_ns(records: Sequence[Record], *, blamable: bool) -> dict[Phase, int]:
-    """Time in each phase, all sessions together. ``blamable``: only of phases that our lag did not cover."""
-    spent = dict.fromkeys(Phase, 0)
-    for record in records:
-        for phase, length_ns in record.phases_ns().items():
-            if not blamable or length_ns >= record.lag_ms * NS_PER_MS:
-                spent[phase] += length_ns
-    return spent
-
-
-def _bottleneck(records: Sequence[Record]) -> dict[str, Any] | None:
-    """The phase that took the largest share of the wait, of those that our own lag does not explain."""
-    observed = _observed(records)
-    waited_ns = sum(map(wait_ns, observed))
-    blamed_ns = _spent_ns(observed, blamable=True)
-    phase = max(Phase, key=blamed_ns.__getitem__)
-    if not waited_ns or not blamed_ns[phase]:
-        return None
-    spent_ns = _spent_ns(observed, blamable=False)[phase]
-    return {"phase": phase.value, "share": round(spent_ns / waited_ns, 6)}
-
-
-def _bottleneck_slowest(records: Sequence[Record]) -> dict[str, Any] | None:
-    """The same over the tenth of the sessions that waited longest."""
-    observed = sorted(_observed(records), key=lambda record: (-wait_ns(record), record.sort_key()))
-    slowest = observed[: math.ceil(len(observed) / 10)]
-    found = _bottleneck(slowest)
-    return None if found is None else {**found, "sessions": len(slowest)}
 
 
 def _server_clock(records: Sequence[Record], trailers: Sequence[Trailer]) -> dict[str, Any] | None:
@@ -248,9 +193,9 @@ def _burst(number: int, announced: Sequence[BurstInfo], records: Sequence[Record
         "t0": iso(t0_ns or min(starts_ns, default=0)),
         "sessions": len(mine),
         "outcomes": tally(record.outcome for record in mine),
-        "start_error_ms": _spread(start_errors_ns(mine), (50, 99)),
-        "first_audio": _mark(mine, Mark.FIRST_AUDIO),
-        "welcomed": _mark(mine, Mark.WELCOMED),
+        "start_error_ms": spread(start_errors_ns(mine), (50, 99)),
+        "first_audio": mark_figures(mine, Mark.FIRST_AUDIO),
+        "welcomed": mark_figures(mine, Mark.WELCOMED),
     }
 
 
@@ -313,10 +258,10 @@ def _session(record: Record) -> dict[str, Any]:
         "burst": record.burst,
         "outcome": record.outcome.value,
         "cause": record.cause,
-        "welcomed_ms": _ms(record.marks_ns.get(Mark.WELCOMED)),
-        "waited_ms": None if record.outcome in OURS else _ms(wait_ns(record)),
+        "welcomed_ms": in_ms(record.marks_ns.get(Mark.WELCOMED)),
+        "waited_ms": None if record.outcome in OURS else in_ms(wait_ns(record)),
         "lag_ms": record.lag_ms,
-        "phases_ms": {phase.value: _ms(length_ns) for phase, length_ns in record.phases_ns().items()},
+        "phases_ms": {phase.value: in_ms(length_ns) for phase, length_ns in record.phases_ns().items()},
         **{name: getattr(record, name) for name in _ID_FIELDS},
         "worker": record.worker,
         "region": record.region,
@@ -335,10 +280,6 @@ def _audio(record: Record) -> dict[str, str]:
 def _ended_ns(record: Record) -> int:
     """When its outcome stood, Unix time; 0: not known."""
     return record.intended_wall_ns + record.decided_ns if record.decided_ns else 0
-
-
-def _ms(value_ns: int | None) -> float | None:
-    return None if value_ns is None else round(value_ns / NS_PER_MS, 3)
 
 
 def iso(wall_ns: int) -> str | None:

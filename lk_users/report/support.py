@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lk_users.clock import NS_PER_MS
 from lk_users.outcome import OUTCOMES, Fault, Finding, Verdict, fault_of
 from lk_users.record import Mark
-from lk_users.report import words
+from lk_users.report import region_words, words
 from lk_users.report.cases import failures, slowest
 from lk_users.report.folder import BUNDLE_FILE, RECORDS_FILE, RUN_FILE
 from lk_users.report.summary import iso
@@ -111,6 +111,7 @@ def _problem(summary: Summary, records: Sequence[Record]) -> list[str]:
         f"{_how_many(summary, len(records))}: {', '.join(_first(became, OUTCOMES_NAMED))}.",
         _agents(summary["marks"][Mark.AGENT_JOINED]),
         *words.time_lines(summary),
+        *_first(region_words.telling(summary), OUTCOMES_NAMED),
         *([f"Expected and missed: {', '.join(_first(missed, OUTCOMES_NAMED))}."] if missed else []),
     ]
 
@@ -298,7 +299,7 @@ def _session(record: Record) -> list[str]:
     return [
         f"room {_code(record.room)} ({_known(record.room_sid)}), dispatch {_known(record.dispatch_id)}, "
         f"job {_known(record.job_id)}, agent worker {_known(record.worker_id)}, user "
-        f"{_known(record.participant_sid)} (engine {record.engine}), agent {agent}",
+        f"{_known(record.participant_sid)} (engine {record.engine}, region {record.region}), agent {agent}",
         f"planned start {iso(record.intended_wall_ns) or NOT_KNOWN}; from there in ms: {seen}"
         + (f"; also found: {', '.join(also)}" if also else ""),
         "server's clock: " + ", ".join(f"{name} {iso(at_ns) or NOT_KNOWN}" for name, at_ns in server),

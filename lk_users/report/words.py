@@ -10,6 +10,7 @@ from lk_users.outcome import Fault, Finding, Verdict, fault_of
 from lk_users.record import Phase
 from lk_users.report.cases import cause_class
 from lk_users.report.summary import lag_overall
+from lk_users.sinks.outbox import SINK, SPOOL_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -255,6 +256,28 @@ def trust_lines(summary: Summary) -> list[str]:
     return [line for line in lines if line]
 
 
+def sink_lines(summary: Summary) -> list[str]:
+    """What InfluxDB did not get by the end of the run."""
+    account = summary["sinks"].get(SINK)
+    if not account:
+        return []
+    lines = []
+    if spooled := account["spooled"]:
+        lines.append(
+            f"{plural(spooled, 'point')} could not be written to InfluxDB ({account['why']}) and "
+            f"{'lies' if spooled == 1 else 'lie'} in {SPOOL_DIR}/: `lk-users replay RUN_DIR` sends "
+            f"{'it' if spooled == 1 else 'them'}."
+        )
+    if dropped := account["dropped"]:
+        causes = ", ".join(f"{cause} ({count})" for cause, count in dropped.items())
+        lines.append(
+            f"{plural(sum(dropped.values()), 'point')} for InfluxDB "
+            f"{'was' if sum(dropped.values()) == 1 else 'were'} dropped: {causes}. "
+            "`lk-users replay RUN_DIR` makes those of sessions anew, from the records."
+        )
+    return lines
+
+
 def audio_lines(summary: Summary) -> list[str]:
     """Where the sound of failed sessions is kept."""
     files = summary["audio"]
@@ -271,12 +294,8 @@ def audio_lines(summary: Summary) -> list[str]:
 
 def user_lines(summary: Summary) -> list[str]:
     """What a reader has to know of the users' own side."""
-    section, lines = summary["users"], []
-    if section["mic"] == "none":
-        lines.append(
-            "The users had no microphone (--mic none): agents had nothing to listen to, so what they can "
-            "bear is overstated."
-        )
+    section = summary["users"]
+    lines = _microphone_lines(section)
     bad = [(name, section["worst_quality"].get(name, 0)) for name in BAD_QUALITIES]
     if any(count for _, count in bad):
         scored = " and ".join(f"{name} for {plural(count, 'user')}" for name, count in bad if count)
@@ -286,6 +305,22 @@ def user_lines(summary: Summary) -> list[str]:
     if section["ice"].keys() - {"host"}:
         lines.append(way_line(summary))
     return lines
+
+
+def _microphone_lines(section: Mapping[str, Any]) -> list[str]:
+    """What was published decides, not what was asked for."""
+    published, unpublished = section["published"], section["unpublished"]
+    overstated = "so what they can bear is overstated"
+    if section["mic"] == "none":
+        if published:
+            return [f"{plural(published, 'user')} published a microphone in spite of --mic none."]
+        return [f"The users had no microphone (--mic none): agents had nothing to listen to, {overstated}."]
+    if not unpublished:
+        return []
+    return [
+        f"{unpublished} of {plural(published + unpublished, 'user')} with media published no microphone, "
+        f"although --mic {section['mic']} asked for one: agents had nothing to listen to there, {overstated}."
+    ]
 
 
 def way_line(summary: Summary) -> str:

@@ -80,7 +80,7 @@ def test_its_token_is_in_no_command_line_and_no_log(binary: Path, tmp_path: Path
 def test_one_that_dies_says_how(binary: Path, tmp_path: Path) -> None:
     database = Influxd(binary, tmp_path / "log", data=tmp_path)
     (tmp_path / "influxd.bolt").mkdir()
-    with pytest.raises(StackError, match="InfluxDB .* ended with code 1; the end of its log: "):
+    with pytest.raises(StackError, match=r"InfluxDB .* ended with code 1; the end of its log: "):
         database.start()
     assert database.pid is None
 

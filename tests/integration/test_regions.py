@@ -71,6 +71,19 @@ def test_each_region_gets_its_users(fleet: Fleet) -> None:
     assert regions(done) == {"us-east": 12, "eu": 9, "ap": 3}
     assert sorted(worker["sessions"] for worker in done.summary["workers"]) == [3, 6, 6, 9]
     assert [record["ordinal"] for record in done.records] == list(range(24))
+    rows = done.summary["regions"]
+    assert [(row["region"], row["workers"], row["sessions"], row["outcomes"]) for row in rows] == [
+        ("ap", 1, 3, {"ok": 3}),
+        ("eu", 1, 9, {"ok": 9}),
+        ("us-east", 2, 12, {"ok": 12}),
+    ]
+    for row in rows:
+        assert row["marks"]["first_audio"]["n"] == row["start_error_ms"]["n"] == row["sessions"]
+        assert (row["silent"], row["bottleneck"] is None, row["lag_ms"] is None) == (0, False, False)
+        assert 0 < row["clock_uncertainty_ms"] < 50
+    # One clock for all of them here, so that the offset is none.
+    assert all(abs(row["clock_offset_ms"][end]) < 50 for row in rows for end in ("min", "max"))
+    assert "By region, the slowest first" in done.stdout
 
 
 def test_a_region_without_a_worker_refuses_the_run(fleet: Fleet) -> None:
@@ -101,6 +114,9 @@ def test_a_lost_worker_has_its_users_made_nowhere_else(fleet: Fleet) -> None:
     assert {r["region"] for r in done.records if "generator_lost" in r["findings"]} == {"us"}
     assert done.outcomes == {"generator_lost": 10, "ok": 10}
     assert regions(done) == {"eu": 10, "us": 10}
+    eu, us = done.summary["regions"]
+    assert (eu["silent"], us["silent"], us["cpu_s"], us["clock_offset_ms"]) == (0, 1, None, None)
+    assert "All 10 generator_lost are of us, which had 10 of 20 sessions." in done.stdout
     pattern = r"worker \S+ \(us\) was lost: no heartbeat for 3 s"
     assert [reason for reason in done.summary["void_reasons"] if re.fullmatch(pattern, reason)]
     assert re.findall(r"\((\d+) total users\)", done.stderr) == ["20", "10"]

@@ -184,7 +184,7 @@ def test_what_is_not_known_is_said_so(tmp_path: Path) -> None:
     start = lines.index("- **dispatch_failed**, 1 session: reset") + 1
     assert lines[start : start + 3] == [
         f"  - room `lk-{RUN_ID}-b0-0` (not known), dispatch not known, job not known, agent worker not "
-        "known, user not known (engine listen), agent not known",
+        "known, user not known (engine listen, region eu), agent not known",
         "  - planned start not known; from there in ms: nothing",
         "  - server's clock: dispatch stored not known, job offered not known, agent joined not known",
     ]
@@ -255,7 +255,7 @@ def test_a_failure_with_all_that_finds_it_again(tmp_path: Path) -> None:
     )
     assert lines[start : start + 5] == [
         f"  - room `lk-{RUN_ID}-b0-3` (RM_3), dispatch AD_3, job AJ_3, agent worker AW_3, user PA_user "
-        "(engine listen), agent agent-AJ_3 (PA_agent)",
+        "(engine listen, region eu), agent agent-AJ_3 (PA_agent)",
         "  - planned start 2026-03-01T12:00:00.000Z; from there in ms: fired 1.2, dispatched 5.0, "
         "agent_joined 310.4, decided 10310.0; also found: ghost_dispatch",
         "  - server's clock: dispatch stored 2026-03-01T12:00:00.004Z, job offered 2026-03-01T12:00:00.205Z, "
