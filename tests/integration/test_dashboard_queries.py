@@ -16,18 +16,14 @@ from grafana.ask import ALL, View, rows
 from lk_users.clock import NS_PER_MS
 from lk_users.outcome import Finding, Verdict
 from lk_users.record import Mark, Phase, Record
-from lk_users.report.folder import RunInfo, merge
-from lk_users.report.make import make_report
 from lk_users.sinks import points
 from lk_users.stats import mark_samples_ns, percentile, phase_samples_ns, start_errors_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
     from influxdb_client.client.query_api import QueryApi
 
-    from lk_users.health import Trailer
     from lk_users.local.influxd import Influxd
     from lk_users.local.stack import Stack
 
@@ -91,62 +87,23 @@ class Measured:
         return self.ask(panel["targets"][target]["query"], view)
 
 
-def write(influxd: Influxd, batch: Iterable[points.Point]) -> None:
+def write(influxd: Influxd, point: points.Point) -> None:
     with InfluxDBClient(influxd.url, influxd.token, org=influxd.org) as client:
-        made = [
-            Point.from_dict(
-                {"measurement": p.measurement, "tags": p.tags, "fields": p.fields, "time": p.time_ns},
-                write_precision=WritePrecision.NS,
-            )
-            for p in batch
-        ]
+        made = Point.from_dict(
+            {
+                "measurement": point.measurement,
+                "tags": point.tags,
+                "fields": point.fields,
+                "time": point.time_ns,
+            },
+            write_precision=WritePrecision.NS,
+        )
         client.write_api(write_options=SYNCHRONOUS).write(influxd.bucket, record=made)
 
 
-def points_of(run_dir: Path) -> Iterator[points.Point]:
-    """What a run writes; where its users are each second from its records, in place of its workers' word."""
-    info = RunInfo.read(run_dir)
-    merged = merge(run_dir, info, info.run_settings())
-    judgement = make_report(run_dir)
-    summary = json.loads((run_dir / "summary.json").read_text())
-    started_ns = int(datetime.fromisoformat(info.started).timestamp() * 1000) * NS_PER_MS
-    yield points.start_point(info.run_id, info.users, "welcome", started_ns)
-    zero_ns = merged.bursts[0].t0_wall_ns
-    yield points.t0_point(info.run_id, 1, merged.intended, zero_ns)
-    yield from map(points.session_point, merged.records)
-    ended_ns = max(record.intended_wall_ns + record.decided_ns for record in merged.records)
-    yield points.end_point(info.run_id, judgement, points.run_figures(summary), ended_ns)
-    for trailer in merged.trailers:
-        yield points.worker_point(info.run_id, trailer, zero_ns)
-        yield from live_points(trailer, merged.records, info.run_id, zero_ns, ended_ns)
-
-
-def live_points(
-    trailer: Trailer, records: Sequence[Record], run_id: str, zero_ns: int, ended_ns: int
-) -> Iterator[points.Point]:
-    mine = [record for record in records if record.worker == trailer.worker]
-    for at_ns in range(zero_ns - 10**9, ended_ns + 2 * 10**9, 10**9):
-        since_ns = at_ns - zero_ns
-        figures: dict[str, float] = {
-            "parked": len(mine) if since_ns < 0 else 0,
-            "in_flight": sum(0 <= since_ns < record.decided_ns for record in mine),
-            "failed": sum(record.lost and record.decided_ns <= since_ns for record in mine),
-            "lag_ms": 1.5,
-            "queued": 7,
-            "spooled": 0,
-        }
-        for name, mark in (
-            ("joined", Mark.CONNECTED),
-            ("agents", Mark.AGENT_SEEN),
-            ("welcomed", Mark.WELCOMED),
-        ):
-            figures[name] = sum(record.marks_ns.get(mark, ended_ns) <= since_ns for record in mine)
-        yield points.live_point(run_id, trailer.region, trailer.worker, figures, at_ns)
-
-
 @pytest.fixture(scope="module")
-def finished(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A burst of 60 in two regions, in which a quarter gets no welcome."""
+def finished(stack: Stack, influxd: Influxd, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A burst of 60 in two regions, in which a quarter gets no welcome, and which wrote its points itself."""
     folder = tmp_path_factory.mktemp("dashboards")
     fates = folder / "fates.jsonl"
     fates.write_text("".join(json.dumps({"lk": {"fault": fate} if fate else {}}) + "\n" for fate in FATES))
@@ -156,7 +113,7 @@ def finished(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Finished
     def begin(*options: str) -> Running:
         out = folder / f"process{len(started)}"
         out.mkdir()
-        started.append(Running(list(options), stack.env(), folder / "runs", out))
+        started.append(Running(list(options), stack.env() | influxd.env(), folder / "runs", out))
         return started[-1]
 
     users = sum(REGIONS.values())
@@ -180,7 +137,6 @@ def finished(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Finished
 
 @pytest.fixture(scope="module")
 def measured(influxd: Influxd, finished: Finished) -> Iterator[Measured]:
-    write(influxd, points_of(finished.run_dir))
     with InfluxDBClient(influxd.url, influxd.token, org=influxd.org, timeout=60_000) as client:
         records = [Record.from_dict(record) for record in finished.records]
         yield Measured(client.query_api(), finished.summary, records)
@@ -230,7 +186,7 @@ def test_one_session_is_no_error(measured: Measured, influxd: Influxd, name: str
             "findings": {"dispatch_failed": "refused"}, "schema": 1,
         }
     )  # fmt: skip
-    write(influxd, [points.session_point(bare)])
+    write(influxd, points.session_point(bare))
     view = measured.view(run=["one"], agent=["(unnamed)"])
     for row in measured.ask(query, view):
         assert row
@@ -441,9 +397,28 @@ def test_start_errors_are_one_a_session(measured: Measured) -> None:
 
 def test_where_they_are_adds_up_over_workers(measured: Measured) -> None:
     found = measured.panel("burst", "Who is where now")
-    assert found[0]["parked"] == 60
-    assert found[-1]["welcomed"] == measured.summary["marks"]["welcomed"]["n"]
-    assert found[-1]["failed"] == measured.summary["groups"]["lost"]
+    assert max(row["parked"] for row in found) == 60
+    for name in ("joined", "agents", "welcomed", "failed"):
+        counts = [row[name] for row in found]
+        assert counts == sorted(counts), name
+    last = found[-1]
+    assert last["joined"] == measured.summary["marks"]["connected"]["n"]
+    assert last["agents"] == measured.summary["marks"]["agent_seen"]["n"]
+    assert last["welcomed"] == measured.summary["marks"]["welcomed"]["n"]
+    # The last of them failed with the end of the burst, of which workers tell no more.
+    assert 0 < last["failed"] <= measured.summary["groups"]["lost"]
+
+
+def test_what_workers_say_each_second_is_a_line_of_each(measured: Measured) -> None:
+    for title, figures in (("Loop lag by worker", ("",)), ("Sink queue", (" queued", " spooled"))):
+        found = measured.panel("generator", title)
+        names = {name for name in found[0] if name != "_time"}
+        assert {name.split(": ")[0] for name in names} == set(REGIONS)
+        assert len(names) == len(REGIONS) * len(figures)
+        assert all(name.endswith(figures) for name in names)
+        assert all(
+            value is None or value >= 0 for row in found for name, value in row.items() if name in names
+        )
 
 
 def test_workers(measured: Measured) -> None:
