@@ -79,7 +79,7 @@ STATES: Final = (
 )
 WELCOMED, NEVER = "has its welcome", "got no welcome"
 IDS: Final = (
-    "room_sid", "dispatch_id", "job_id", "worker_id", "participant_sid", "agent_sid", "room",
+    "room_sid", "dispatch_id", "job_id", "worker_id", "participant_sid", "agent_sid",
 )  # fmt: skip
 CLICK: Final = "zoom the time axis to the run by a click on a time in `Start, T0 and end`"
 
@@ -463,14 +463,14 @@ def _joins() -> heatmap.Panel:
     rows = flux.sessions(["connected_ms", "agent_joined_ms"])
     query = f"""{rows}
   |> map(fn: (r) => ({{
+      _start: r._start,
+      _stop: r._stop,
       _time: time(v: int(v: r._time) + int(v: 1000000.0 * r._value)),
       _value: 1.0,
       who: r.region + (if r._field == "connected_ms" then ": users" else ": agents"),
   }}))
   |> group(columns: ["who"])
-  |> window(every: v.windowPeriod)
-  |> sum()
-  |> duplicate(column: "_start", as: "_time")
+  |> aggregateWindow(every: v.windowPeriod, fn: sum, createEmpty: true)
   |> group()
   |> pivot(rowKey: ["_time"], columnKey: ["who"], valueColumn: "_value")
   |> sort(columns: ["_time"])"""
@@ -485,7 +485,9 @@ def _joins() -> heatmap.Panel:
             unit="short",
             empty="nobody has joined yet",
         )
+        # Cells are as wide as the first two moments are apart: none is left out, and not more than fit.
         .interval("250ms")
+        .max_data_points(400)
         .calculate(False)
         .cell_gap(1)
         .color(
@@ -559,7 +561,7 @@ def _causes() -> table.Panel:
 
 
 def _slowest() -> table.Panel:
-    fields = ["wait_welcomed_ms", "lag_ms", *PHASES, "session_id", "cause", "worker", *IDS]
+    fields = ["wait_welcomed_ms", "lag_ms", *PHASES, "session_id", "cause", "worker", "room", *IDS]
     shown = {phase: f"r.{phase}_ms" for phase in Phase}
     ids = {name: f"r.{name}" for name in IDS}
     rows = f"""{flux.wide(flux.sessions(fields))}
@@ -578,6 +580,7 @@ def _slowest() -> table.Panel:
         cause="r.cause",
         engine="r.engine",
         our_worker="r.worker",
+        room="r.room",
         lag="r.lag_ms",
     )
     return (

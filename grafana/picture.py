@@ -59,6 +59,7 @@ COLORS: Final[Mapping[str, str]] = MappingProxyType(
 PALETTE: Final = ("#3274d9", "#f2871e", "#3d9a33", "#9447bd", "#d63347", "#dcae00", "#4aa3a2")
 QUIET, LINE, BACK = "#6b7280", "#d9dce1", "#f4f5f7"
 LETTER_IN: Final = 0.0098  # of a point of size
+GAP: Final = 1.5  # letters between columns
 COLORS_KEPT: Final = 128
 NOTE: Final = "drawn from the dashboard's own queries; Grafana's look differs in details"
 
@@ -127,7 +128,11 @@ def _panel(figure: Figure, height: float, panel: Panel, found: Sequence[Row], vi
     )  # fmt: skip
     figure.add_artist(box)
     name_y = top - 0.22 / (height * ROW_IN)
-    figure.text(left + 0.005, name_y, panel["title"], size=9.5, weight="bold", color=COLORS["text"])
+    name = figure.text(left + 0.005, name_y, panel["title"], size=9.5, weight="bold", color=COLORS["text"])
+    after = left + 0.012 + name.get_window_extent().width / figure.dpi / WIDTH_IN
+    said = re.split(r"(?<=[.:]) ", panel["description"])[0].rstrip(".:")
+    if len(said) * LETTER_IN * 7.2 / WIDTH_IN < left + width - after:
+        figure.text(after, name_y, said, size=7.2, color=QUIET)
     inner = (left, bottom, width, name_y - bottom - 0.06 / (height * ROW_IN))
     axes = figure.add_axes(_within(panel["type"], inner, height))
     axes.tick_params(labelsize=7.5, colors=QUIET, length=2)
@@ -197,25 +202,32 @@ def _table(axes: Axes, panel: Panel, found: Sequence[Row], view: View) -> None:
     width_in = _width_in(axes)
     height_in = axes.get_window_extent().height / axes.figure.dpi
     step_in = min(0.2, max(0.125, height_in / (len(found) + 1)))
-    size = 38 * step_in
-    letter, step = LETTER_IN * size / width_in, step_in / height_in
+    step = step_in / height_in
     shown = found[: max(1, int(1 / step) - 1)]
+    texts = {
+        name: [_shown(row[name], _unit(panel, name)) for row in shown] for name in _ordered(panel, found[0])
+    }
+    lengths = {name: min(34, max(len(name), *map(len, column))) for name, column in texts.items()}
+    size = 38 * step_in
+    whole_in = LETTER_IN * size * sum(length + GAP for length in lengths.values())
+    # A few columns share the width, some more are written smaller, and of many the last are left out.
+    spare = max(0.0, width_in - whole_in) / len(lengths) / width_in
+    size *= min(1.0, max(0.84, width_in / whole_in))
+    letter = LETTER_IN * size / width_in
     x = 0.0
-    for name in _ordered(panel, found[0]):
-        texts = [_shown(row[name], _unit(panel, name)) for row in shown]
-        room = int((1 - x) / letter)
-        length = min(32, max(len(name), *map(len, texts)), room)
+    for name, column in texts.items():
+        length = min(lengths[name], int((1 - x) / letter))
         if length < min(8, len(name)):
             break
         axes.text(x, 1 - step / 2, name[:length], va="center", size=size, weight="bold", color=QUIET)
-        for number, (row, text) in enumerate(zip(shown, texts, strict=True)):
+        for number, (row, text) in enumerate(zip(shown, column, strict=True)):
             mapped = _mapped(panel, row[name])
             color = COLORS[mapped or "text"]
-            if mapped is None and "custom.cellOptions" in _overrides(panel, name):
+            if isinstance(row[name], int | float) and "custom.cellOptions" in _overrides(panel, name):
                 color = _color(panel, name, row[name])
             cut = text if len(text) <= length else text[: length - 1] + "…"
             axes.text(x, 1 - step * (number + 1.5), cut, va="center", size=size, color=color)
-        x += (length + 1.5) * letter
+        x += (length + GAP) * letter + spare
     for number in range(len(shown) + 1):
         axes.plot([0, 1], [1 - step * (number + 1)] * 2, color=LINE, linewidth=0.5)
     axes.set(xlim=(0, 1), ylim=(0, 1))
@@ -311,13 +323,15 @@ def _states(axes: Axes, panel: Panel, found: Sequence[Row], view: View) -> None:
 def _heat(axes: Axes, panel: Panel, found: Sequence[Row], view: View) -> None:
     names = sorted(name for name in found[0] if name != "_time")
     step_s = 0.25
-    origin = found[0]["_time"]
+    filled = [row for row in found if any(row[name] is not None for name in names)]
+    origin = filled[0]["_time"] - timedelta(seconds=step_s)
     cells = int((view.stop - origin).total_seconds() / step_s) + 1
     grid = [[float("nan")] * cells for _ in names]
-    for row in found:
-        place = round((row["_time"] - origin).total_seconds() / step_s)
+    for row in filled:
+        # A row's time is the end of its moment.
+        place = round((row["_time"] - origin).total_seconds() / step_s) - 1
         for number, name in enumerate(names):
-            if row[name] is not None and place < cells:
+            if row[name] is not None and 0 <= place < cells:
                 grid[number][place] = row[name]
     extent = (date2num(origin), date2num(origin + timedelta(seconds=cells * step_s)), len(names) - 0.5, -0.5)
     image = axes.imshow(
