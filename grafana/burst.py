@@ -70,6 +70,15 @@ WAY: Final = (
     ("agent_joined_ms", "agent in the room", OURS_COLOR),
     ("first_audio_ms", "agent heard", GOOD),
 )
+# Where users are, as workers say it once a second: field, name, color.
+NOW: Final = (
+    ("parked", "there", "text"),
+    ("in_flight", "in flight", WARN),
+    ("joined", "in the room", CALM),
+    ("agents", "agent seen", OURS_COLOR),
+    ("welcomed", "welcomed", GOOD),
+    ("failed", "failed", BAD),
+)
 # What a session waits for from each of these on, in the timeline.
 STATES: Final = (
     ("fired_ms", "waits for its dispatch", WARN),
@@ -128,8 +137,8 @@ def _verdict() -> stat.Panel:
         dressed(
             stat.Panel(),
             "Verdict",
-            "PASS: every SLO was met. SLO_FAILED: the target did not do what was asked of it. VOID: the run "
-            "says nothing reliable about the target. Not there while the run goes on.",
+            "What the run came to. PASS: every SLO was met. SLO_FAILED: the target did not do what was "
+            "asked of it. VOID: the run says nothing reliable about the target. Not there while it goes on.",
             flux.shown(last, verdict="r._value"),
             size=(4, 5),
             unit="string",
@@ -151,8 +160,8 @@ def _run() -> table.Panel:
         dressed(
             table.Panel(),
             "Start, T0 and end",
-            "What was asked for, when the first burst was released (T0), and what the run came to. Click on "
-            "a time to zoom the time axis to the run: `until` is a second after its end, or the end of the "
+            "What was asked for, when, and what came of it. T0: the first burst was released. Click on a "
+            "time to zoom the time axis to the run: `until` is a second after its end, or the end of the "
             "shown time while it goes on.",
             query,
             size=(7, 5),
@@ -227,7 +236,7 @@ def _start_error() -> stat.Panel:
 
 def _now() -> timeseries.Panel:
     query = (
-        f"{flux.live(['parked', 'joined', 'agents', 'welcomed', 'failed'])}\n"
+        f"{flux.live([field for field, _, _ in NOW])}\n"
         "  |> toFloat()\n"
         # One value a worker and second, then the sum over workers.
         "  |> aggregateWindow(every: 1s, fn: last, createEmpty: false)\n"
@@ -238,21 +247,16 @@ def _now() -> timeseries.Panel:
     panel = lined(
         timeseries.Panel(),
         "Who is where now",
-        "Live, once a second, all workers together: users that are there and wait for T0 (parked), that came "
-        "into their room (joined), that see their agent (agents), that have their welcome, and that failed.",
-        query,
+        "Live, once a second, all workers together. there: users that Locust has made. in flight: their "
+        "request left, their outcome is open. failed: without a welcome.",
+        flux.shown(query, _time="r._time", **{name: f"r.{field}" for field, name, _ in NOW}),
         size=(12, 9),
         unit="short",
         empty="no worker has spoken yet",
-    )
-    return (
-        panel.axis_label("users")
-        .override_by_name("welcomed", [fixed(GOOD)])
-        .override_by_name("failed", [fixed(BAD)])
-        .override_by_name("parked", [fixed(WARN)])
-        .override_by_name("joined", [fixed(CALM)])
-        .override_by_name("agents", [fixed(OURS_COLOR)])
-    )
+    ).axis_label("users")
+    for _, name, color in NOW:
+        panel = panel.override_by_name(name, [fixed(color)])
+    return panel
 
 
 def _curves() -> trend.Panel:
@@ -342,7 +346,7 @@ def _phases_by_region() -> table.Panel:
     return dressed(
         table.Panel(),
         "Phases by region",
-        f"n: how many sessions have the phase. {PHASES_ARE}",
+        f"{PHASES_ARE} n: how many sessions have the phase.",
         query,
         size=(12, 12),
         unit="ms",

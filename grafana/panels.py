@@ -29,10 +29,10 @@ GOOD, WARN, BAD, OURS_COLOR, CALM = "green", "orange", "red", "purple", "blue"
 BY_NAME: Final = dashboard.FieldColorModeId.PALETTE_CLASSIC_BY_NAME
 RUNNING: Final = flux.RUNNING
 PHASES_ARE: Final = (
-    "dispatch_api: request written to dispatch answered. user_join: to the user in the room. media_setup: to "
-    "its peer connection up. server_queue: from storing the dispatch to offering the job to the worker that "
-    "took it. accept_to_join: to the agent in the room. agent_start: to its microphone. speak: to its first "
-    "audible frame."
+    "How long each part of a session took. dispatch_api: request written to dispatch answered. user_join: to "
+    "the user in the room. media_setup: to its peer connection up. server_queue: from storing the dispatch "
+    "to offering the job to the worker that took it. accept_to_join: to the agent in the room. agent_start: "
+    "to its microphone. speak: to its first audible frame."
 )
 # In a link: the time range of a row's run.
 SPAN: Final = "from=${__data.fields.started.numeric}&to=${__data.fields.until.numeric}"

@@ -130,7 +130,7 @@ def _panel(figure: Figure, height: float, panel: Panel, found: Sequence[Row], vi
     name_y = top - 0.22 / (height * ROW_IN)
     name = figure.text(left + 0.005, name_y, panel["title"], size=9.5, weight="bold", color=COLORS["text"])
     after = left + 0.012 + name.get_window_extent().width / figure.dpi / WIDTH_IN
-    said = re.split(r"(?<=[.:]) ", panel["description"])[0].rstrip(".:")
+    said = panel["description"].split(". ")[0]
     if len(said) * LETTER_IN * 7.2 / WIDTH_IN < left + width - after:
         figure.text(after, name_y, said, size=7.2, color=QUIET)
     inner = (left, bottom, width, name_y - bottom - 0.06 / (height * ROW_IN))
@@ -201,7 +201,8 @@ def _table(axes: Axes, panel: Panel, found: Sequence[Row], view: View) -> None:
     axes.axis("off")
     width_in = _width_in(axes)
     height_in = axes.get_window_extent().height / axes.figure.dpi
-    step_in = min(0.2, max(0.125, height_in / (len(found) + 1)))
+    fitting_in = height_in / (len(found) + 1)
+    step_in = min(0.2, fitting_in if fitting_in > 0.113 else 0.16)
     step = step_in / height_in
     shown = found[: max(1, int(1 / step) - 1)]
     texts = {
