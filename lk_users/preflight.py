@@ -23,6 +23,8 @@ _T = TypeVar("_T")
 # A session holds a UDP socket, a WebSocket and, until it is answered, its dispatch's connection.
 HANDLES_PER_SESSION = 3
 HANDLES_BESIDE = 256
+# macOS calls its hard limit unlimited, and takes no more than some ten thousands.
+HANDLES_WHERE_UNLIMITED = 10_240
 
 
 def check_platform() -> None:
@@ -61,7 +63,10 @@ def read_process(options: Mapping[str, Any]) -> tuple[ProcessSettings, Target]:
 
 
 def raise_handle_limit(sessions: int) -> None:
-    """Make room for the sockets of so many sessions in this process. Raises Refused if that can't be."""
+    """Make all the room for sockets that this process may have. Raises Refused if so many sessions need more.
+
+    A worker does not know how many it will get: it asks for one.
+    """
     needed = sessions * HANDLES_PER_SESSION + HANDLES_BESIDE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
@@ -72,9 +77,10 @@ def raise_handle_limit(sessions: int) -> None:
                 f"{hard}; raise it (ulimit -Hn {needed}) or use more processes (--processes)"
             ]
         )
-    if soft != unlimited and soft < needed:
+    wanted = max(needed, HANDLES_WHERE_UNLIMITED) if hard == unlimited else hard
+    if soft != unlimited and soft < wanted:
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (needed if hard == unlimited else hard, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def check_target(target: Target, runtime: Runtime) -> None:

@@ -3,7 +3,7 @@
 What decides is the second around T0: requests leave on time, and marks are true, as long as each process has
 a core to itself then. So users a process are bounded by what was measured, and halved, since a cloud's vCPU
 is often half a core. Each constant has its source: a row of README's Figures (``bench/burst.py``), or
-``bench/held.py``, which measured 100 and 300 users.
+``bench/held.py``, which measured 100 users.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from lk_users.runtime import Runtime
 from lk_users.settings import PROCESS_OPTIONS, RUN_OPTIONS, Option
 from lk_users.sinks.locust_stats import LocustStats
 from lk_users.version import VERSION
-from lk_users.worker import WorkerSide
+from lk_users.worker import MASTER_GONE_S, WorkerSide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -195,8 +195,10 @@ class Wiring:
             preflight.collect(lambda: preflight.read_settings(options, users, target), faults)
         if faults or checked is None:
             raise Refused(faults)
-        processes = max(1, int(options.get("processes") or 1))
-        preflight.raise_handle_limit(-(-max(users, 1) // processes) if self._leads else 1)
+        processes = int(options.get("processes") or 0)
+        # A master has no sessions of its own but by the workers that it forked.
+        here = self._leads and (processes or isinstance(self._runner, LocalRunner))
+        preflight.raise_handle_limit(-(-max(users, 1) // max(1, processes)) if here else 1)
         if self._leads:
             preflight.check_target(checked[1], self._runtime)
         return checked
@@ -224,7 +226,7 @@ class Wiring:
                 return
             self.run = RunMaster(
                 settings, self._process, self._target, self._send_to_worker, self._gone, self._run_over,
-                self._regions,
+                self._regions, lambda: self._places.planned,
             )  # fmt: skip
         if self._works:
             name = LOCAL_WORKER if self._leads else str(self._runner.client_id)
@@ -414,7 +416,9 @@ class Wiring:
         return {client.id for client in (*clients.ready, *clients.spawning, *clients.running)}
 
     def _gone(self) -> dict[str, str]:
-        """Workers of this run that Locust lost, and how."""
+        """Workers of this run that are lost, and how. Locust misses one after 3 s, and takes it back when it
+        is heard again; so do we, for as long as it holds its master for there. Once none is left, Locust
+        stops."""
         if self.run is None or not isinstance(self._runner, MasterRunner):
             return {}
         clients = self._runner.clients
@@ -424,5 +428,7 @@ class Wiring:
             if client is None:
                 gone[name] = "it quit"
             elif client.state == locust.runners.STATE_MISSING:
-                gone[name] = "no heartbeat for 3 s"
+                silent_s = locust.runners.HEARTBEAT_LIVENESS - client.heartbeat
+                if silent_s >= MASTER_GONE_S or self._runner.worker_count == 0:
+                    gone[name] = f"no heartbeat for {silent_s} s"
         return gone
