@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from links import STRAIGHT
 
+from lk_users.local.process import die_with_parent
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -56,7 +58,7 @@ class Node:
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 command, env={**clean, **environ}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, cwd=folder,
+                start_new_session=True, cwd=folder, preexec_fn=die_with_parent(),
             )  # fmt: skip
 
     def text(self) -> str:

@@ -140,13 +140,15 @@ LOSSES: Final[Mapping[str, Loss]] = MappingProxyType(
 )
 
 
-def lose(loss: Loss, users: int, regions: tuple[str, ...], stack: Stack, folder: Path, links: Links) -> Ended:
+def lose(
+    loss: Loss, users: int, regions: tuple[str, ...], stack: Stack, folder: Path, links: Links, *options: str
+) -> Ended:
     """One run in which that is lost. ``seconds`` of the result: from the loss to the master's end, or to the
     last worker's where the master is the loss."""
     with Fleet(folder, stack.env(), links) as fleet:
         for number, region in enumerate(regions):
             fleet.add(region, loss.way if number == len(regions) - 1 else STRAIGHT)
-        fleet.lead(users, *OPTIONS, *loss.options)
+        fleet.lead(users, *OPTIONS, *loss.options, *options)
         loss.act(fleet)
         started_s = time.monotonic()
         stopped = loss is LOSSES["stopped-for-good"]

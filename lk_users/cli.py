@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -19,7 +20,8 @@ from lk_users.machine import Machine
 from lk_users.outcome import ExitCode
 from lk_users.report.gather import gather
 from lk_users.report.make import ending, make_report
-from lk_users.settings import CLOUD_API_BUDGET_PER_MINUTE, Settings, Target
+from lk_users.settings import CLOUD_API_BUDGET_PER_MINUTE, INFLUX_OPTIONS, Influx, Settings, Target
+from lk_users.sinks.outbox import SPOOL_DIR
 from lk_users.version import VERSION
 
 if TYPE_CHECKING:
@@ -128,6 +130,37 @@ def _cleanup(arguments: argparse.Namespace) -> int:
     return 1 if cleaned.failed else 0
 
 
+def _declare_replay(subparsers: Subparsers) -> None:
+    text = "send a run's points to InfluxDB (again); twice makes no difference. INFLUX_TOKEN as for a run"
+    parser = subparsers.add_parser("replay", help=text, description=text)
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the run's folder")
+    for option in INFLUX_OPTIONS:
+        default = os.environ.get(option.variable, option.default)
+        parser.add_argument(option.flag, default=default, help=f"{option.help} (or {option.variable})")
+    parser.set_defaults(run=_replay)
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    influx = Influx.from_options(vars(arguments))
+    if influx is None:
+        raise Refused(["--influx-url/LK_INFLUX_URL: not given, for example http://127.0.0.1:8086"])
+    # The client library takes half a second to import, and no other command needs it.
+    from lk_users.replay import replay
+    from lk_users.sinks.influx import Database
+
+    done = replay(arguments.run_dir, Database(influx))
+    where = f"InfluxDB {influx.url}, bucket {influx.bucket}"
+    spooled = f", {done.spooled} from {SPOOL_DIR}/" if done.spooled else ""
+    print(
+        f"{done.written} points of run {done.run_id} written to {where} ({done.sessions} sessions{spooled})"
+    )
+    for cause, count in done.refused.items():
+        print(f"lk-users: {count} refused: {cause}", file=sys.stderr)
+    if done.stopped:
+        print(f"lk-users: {where}: {done.stopped}; nothing is lost, start it again", file=sys.stderr)
+    return 0 if done.is_whole else 1
+
+
 def _declare_size(subparsers: Subparsers) -> None:
     text = "what a burst needs: processes, cores, memory, network, API requests; for master and each region"
     parser = subparsers.add_parser("size", help=text, description=text)
@@ -168,6 +201,7 @@ _COMMANDS: Final[tuple[Declare, ...]] = (
     _declare_merge,
     _declare_stack,
     _declare_cleanup,
+    _declare_replay,
     _declare_size,
 )
 

@@ -41,10 +41,17 @@ class LagMeter:
 
     def __init__(self) -> None:
         self._samples: deque[tuple[int, int]] = deque(maxlen=MAX_SAMPLES)
+        self._peak_ns = 0
 
     def add(self, now_ns: int, lag_ns: int) -> None:
         """A tick at ``now_ns`` that was ``lag_ns`` late."""
         self._samples.append((now_ns, max(0, lag_ns)))
+        self._peak_ns = max(self._peak_ns, lag_ns)
+
+    def peak_ns(self) -> int:
+        """The largest lag since this was asked last."""
+        peak_ns, self._peak_ns = self._peak_ns, 0
+        return peak_ns
 
     def _snapshot(self) -> list[tuple[int, int]]:
         """Another thread may read: a list of a deque of tuples is made in one go."""
@@ -123,6 +130,8 @@ class Trailer:
     rss_mb: float = 0.0
     server_clock: dict[str, float] = field(default_factory=dict)
     """The server's wall clock against ours, as :meth:`lk_users.clock.ServerClock.summary` says it."""
+    sinks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What became of its points up to here, by sink; see :meth:`lk_users.sinks.outbox.Outbox.counts`."""
     void: tuple[str, ...] = ()
     """Reasons that only the worker knows, one clear line each."""
 

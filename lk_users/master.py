@@ -18,7 +18,8 @@ from lk_users.health import Trailer, wall_step_words
 from lk_users.plan import Share
 from lk_users.record import Record
 from lk_users.report.folder import BurstInfo, RunInfo, WorkerShare, append_reason
-from lk_users.report.make import ending, make_report
+from lk_users.report.make import draft, ending, write_report
+from lk_users.series import MASTER, RunSeries, open_stream
 from lk_users.sinks.jsonl import Journal, journal_path
 from lk_users.version import VERSION
 
@@ -74,7 +75,8 @@ class RunMaster:
         self._ended = Event()
         self._shown = ""
         self._shared = 0
-        RunInfo(
+        self._t0_ns = 0
+        info = RunInfo(
             run_id=self.run_id,
             started=started.isoformat(timespec="milliseconds"),
             settings=settings.options,
@@ -83,7 +85,10 @@ class RunMaster:
             target={"url": target.shown_url, "key": target.shown_key},
             versions=_versions(),
             process={"region": process.region},
-        ).write(self.run_dir)
+        )
+        info.write(self.run_dir)
+        stream = open_stream(process.influx, self.run_dir, MASTER, self._clock)
+        self._series = RunSeries(stream, info, settings)
         self._watch = AgentWatch(settings.agent_worker_urls, self.run_dir, self._clock, self._under_way)
         self._greenlet = gevent.spawn(self._drive)
 
@@ -142,8 +147,10 @@ class RunMaster:
         for journal in self._copies.values():
             if journal is not None:
                 journal.close()
-        judgement = make_report(self.run_dir)
-        return judgement, ending(self.run_dir)
+        found = draft(self.run_dir)
+        self._series.over(found)
+        write_report(found)
+        return found.judgement, ending(self.run_dir)
 
     def _drive(self) -> None:
         due_s = 0.0
@@ -169,12 +176,21 @@ class RunMaster:
             self._burst_info(self._shared, self._barrier.shares).append(self.run_dir)
         for action in actions:
             if isinstance(action, Send):
+                self._tell_series(action)
                 self._send(action.kind, dict(action.data), action.worker)
             elif isinstance(action, Announced):
                 self._announced(action)
             elif isinstance(action, RunOver):
                 self._ended.set()
                 self._over()
+
+    def _tell_series(self, action: Send) -> None:
+        if action.kind is Kind.SHARE and self.settings.release != "free":
+            self._series.building()
+        elif action.kind is Kind.T0:
+            self._t0_ns = int(action.data["t0_ns"])
+        elif action.kind in (Kind.COLLECT, Kind.FINISH):
+            self._series.no_more_starts()
 
     def _under_way(self) -> bool:
         return self._barrier.state in (State.RUNNING, State.COLLECTING)
@@ -183,6 +199,7 @@ class RunMaster:
         self._watch.announced(action.t0_wall_ns - self._barrier.wall_offset_ns)
         info = self._burst_info(action.burst, action.shares, action.t0_wall_ns)
         info.append(self.run_dir)
+        self._series.announced(info, self._t0_ns)
         logger.info("%d users are ready: T0 of burst %d in 1 s", info.intended, action.burst)
 
     def _burst_info(self, burst: int, shares: Mapping[str, Share], t0_wall_ns: int = 0) -> BurstInfo:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import logging
 import resource
 import sys
 from typing import TYPE_CHECKING, TypeVar
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lk_users.runtime import Runtime
+    from lk_users.settings import Influx
 
+logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 # A session holds a UDP socket, a WebSocket and, until it is answered, its dispatch's connection.
@@ -101,6 +105,26 @@ def check_target(target: Target, runtime: Runtime) -> None:
         raise Refused(
             [f"LIVEKIT_URL {target.shown_url}: {exc.cause}; is a LiveKit server listening there?"]
         ) from exc
+
+
+def load_influx() -> None:
+    """Import the client library, which takes half a second: at the start, where nothing waits for us."""
+    importlib.import_module("lk_users.sinks.influx")
+
+
+def ask_influx(influx: Influx, *, aloud: bool) -> None:
+    """Ask InfluxDB whether it would take our points, and say where not: a burst does not need it."""
+    from lk_users.sinks.influx import Database
+
+    database = Database(influx)
+    answer = database.write(b"")
+    database.close()
+    if aloud and not answer.is_taken:
+        logger.warning(
+            "InfluxDB %s takes no points for bucket %s of org %s: %s. The run goes on, and they wait in its "
+            "folder",
+            influx.url, influx.bucket, influx.org, answer.cause,
+        )  # fmt: skip
 
 
 async def _ask(target: Target) -> None:

@@ -96,10 +96,16 @@ RUN_OPTIONS: Final = (
     Option("max-stall", "1000", "Milliseconds the generator's loop may stall before the run is void."),
     Option("max-clock-uncertainty", "250", "Milliseconds; beyond it the run is void."),
 )
+INFLUX_OPTIONS: Final = (
+    Option("influx-url", "", "InfluxDB 2 that points go to, as http://127.0.0.1:8086; with INFLUX_TOKEN."),
+    Option("influx-org", "lk-users", "Organization in InfluxDB."),
+    Option("influx-bucket", "lk-users", "Bucket in InfluxDB."),
+)
 PROCESS_OPTIONS: Final = (
     Option("region", "local", "Name of this process's region."),
     Option("run-dir", "runs", "Folder for run folders."),
     Option("allow-cloud", "", "yes: really load LiveKit Cloud (billed, and subject to its terms)."),
+    *INFLUX_OPTIONS,
 )
 
 
@@ -221,6 +227,48 @@ class Settings:
         return settings
 
 
+@dataclass(frozen=True)
+class Influx:
+    """The InfluxDB that points go to. Its token is shown nowhere."""
+
+    url: str
+    org: str
+    bucket: str
+    token: str = field(default="", repr=False)
+
+    @classmethod
+    def from_options(
+        cls, options: Mapping[str, Any], environ: Mapping[str, str] = os.environ
+    ) -> Influx | None:
+        """From options (by ``dest``) and INFLUX_TOKEN; None where no URL is given. Raises Refused with every
+        fault."""
+        faults: list[str] = []
+        read = _Reader(options, faults)
+        url = read.text("influx-url").rstrip("/")
+        if not url:
+            return None
+        fault = _http_url_fault(url, "http://127.0.0.1:8086")
+        if fault:
+            faults.append(f"--influx-url {_shown(url)}: {fault}")
+        org, bucket = read.text("influx-org"), read.text("influx-bucket")
+        faults += [
+            f"--influx-{name}: empty" for name, value in (("org", org), ("bucket", bucket)) if not value
+        ]
+        token = environ.get("INFLUX_TOKEN", "").strip()
+        if not token:
+            faults.append(
+                "INFLUX_TOKEN is not set: --influx-url needs a token that may write to the bucket, in the "
+                "environment of this process"
+            )
+        elif not re.fullmatch(r"[!-~]+", token):
+            faults.append(
+                "INFLUX_TOKEN has characters that no token has: copy it anew (its value is not shown)"
+            )
+        if faults:
+            raise Refused(faults)
+        return cls(url, org, bucket, token)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProcessSettings:
     """What is this process's own, read once at ``init``."""
@@ -228,9 +276,12 @@ class ProcessSettings:
     region: str = "local"
     run_dir: Path = Path("runs")
     allow_cloud: bool = False
+    influx: Influx | None = None
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> ProcessSettings:
+    def from_options(
+        cls, options: Mapping[str, Any], environ: Mapping[str, str] = os.environ
+    ) -> ProcessSettings:
         """From Locust's parsed options (by ``dest``). Raises Refused with every fault."""
         faults: list[str] = []
         read = _Reader(options, faults)
@@ -242,9 +293,14 @@ class ProcessSettings:
         fault = _folder_fault(run_dir)
         if fault:
             faults.append(fault)
+        influx = None
+        try:
+            influx = Influx.from_options(options, environ)
+        except Refused as exc:
+            faults += exc.faults
         if faults:
             raise Refused(faults)
-        return cls(region=region, run_dir=run_dir, allow_cloud=allow_cloud)
+        return cls(region=region, run_dir=run_dir, allow_cloud=allow_cloud, influx=influx)
 
 
 @dataclass(frozen=True)
@@ -399,7 +455,7 @@ class _Reader:
         """Comma-separated HTTP URLs, without a slash at their end, each once."""
         given = dict.fromkeys(item.strip().rstrip("/") for item in self.text(name).split(",") if item.strip())
         for url in given:
-            fault = _http_url_fault(url)
+            fault = _http_url_fault(url, "http://127.0.0.1:8081")
             if fault:
                 self._faults.append(f"--{name} {_shown(url)}: {fault}")
         return tuple(given)
@@ -506,9 +562,9 @@ def _fill(value: object, values: Mapping[str, str]) -> object:
     return value
 
 
-def _http_url_fault(url: str) -> str:
-    """Why ``url`` is not the address of an HTTP endpoint; empty if it is."""
-    example = "for example http://127.0.0.1:8081"
+def _http_url_fault(url: str, like: str) -> str:
+    """Why ``url`` is not the address of an HTTP endpoint; empty if it is. ``like``: one that would do."""
+    example = f"for example {like}"
     try:
         parts = urlsplit(url)
         named = (

@@ -161,6 +161,11 @@ class Wiring:
         self._places = Places()
         environment.dispatcher_class = functools.partial(Placement, places=self._places)
         self._listen()
+        if self._process.influx is not None:
+            # Of those that --processes forked the leader says it.
+            forked = bool(options.get("processes")) and _is_worker(runner)
+            preflight.load_influx()
+            gevent.spawn(preflight.ask_influx, self._process.influx, aloud=not forked)
         if web_ui is not None:
             web_ui.app.before_request(self._before_request)
 

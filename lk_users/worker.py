@@ -40,6 +40,7 @@ from lk_users.outcome import Finding
 from lk_users.plan import Share
 from lk_users.record import Mark
 from lk_users.report.folder import append_reason
+from lk_users.series import WorkerSeries, open_stream
 from lk_users.sinks.jsonl import Journal
 from lk_users.sinks.wav import FailedSounds
 from lk_users.wire.armed import Endpoint
@@ -112,6 +113,7 @@ class WorkerSide:
         self._acks: dict[int, Event] = {}
         self._sequence = 0
         self._journal: Journal | None = None
+        self._series: WorkerSeries | None = None
         self._sounds: FailedSounds | None = None
         self._burst: Burst | None = None
         self._free: FreeUsers | None = None
@@ -209,6 +211,8 @@ class WorkerSide:
                 self._freed.set()
         # Whoever closes beside another stops the loop next: the other needs it to its end.
         self._freed.wait()
+        if self._series is not None:
+            self._series.close()
         if self._journal is not None:
             self._journal.close()
 
@@ -271,6 +275,12 @@ class WorkerSide:
         self._sounds = FailedSounds(run_dir)
         if self._journal is None:
             self._journal = Journal(run_dir, self.worker.name, self.worker.region)
+        if self._series is None:
+            stream = open_stream(self._process.influx, run_dir, self.worker.name, self._clock)
+            self._series = WorkerSeries(
+                stream, self.worker, self.settings, self._clock, self._runtime.meters, lambda: self._parked
+            )
+        self._series.building(share)
         if self._ground is None and self.settings.engine != "idle":
             room = f"lk-{share.run_id}-probe-{self.worker.name}"
             self._ground = self._runtime.call(
@@ -339,6 +349,8 @@ class WorkerSide:
             self._late = f"T0 came {late_ms:.0f} ms too late: its link to the master or it itself stood still"
         if self._ground is not None and self.settings.dispatch in ("api", "room"):
             self._runtime.on_loop(self._ground.api.spent, self._burst.share.count)
+        if self._series is not None:
+            self._series.announced(t0_ns, command.t0_wall_ns)
         self._runtime.on_loop(self._burst.announce, t0_ns, command.t0_wall_ns)
         # The master hears that it came.
         self._tell_decided()
@@ -384,6 +396,8 @@ class WorkerSide:
 
     def _collect(self) -> None:
         self._closing = True
+        if self._series is not None:
+            self._series.no_more_starts()
         gevent.spawn(self._collect_and_send)
 
     def _collect_and_send(self) -> None:
@@ -405,12 +419,19 @@ class WorkerSide:
             return
         # The records' own events came through the same queue, before the collect's end.
         assert self._journal is not None
+        assert self._series is not None
         self._journal.trailer(trailer)
         self._send_records()
-        self._trailer = trailer
+        self._trailer = self._series.closed(trailer, last=self._is_last(trailer.burst))
+        if self._trailer is not trailer:
+            self._journal.trailer(self._trailer)
         if not self._alone:
             self._say_again(Kind.TRAILER)
         self._collected.set()
+
+    def _is_last(self, burst: int) -> bool:
+        """Does nothing come after this burst?"""
+        return burst in (0, self.settings.bursts) or bool(self._cancel_cause) or self._alone
 
     @property
     def _free_started(self) -> int:
@@ -455,12 +476,16 @@ class WorkerSide:
                 size += len(line)
 
     def _marked(self, session: Session, mark: Mark, at_ns: int) -> None:
+        assert self._series is not None
+        self._series.marked(session.planned.ordinal, mark)
         self._counts["answered"] += mark == Mark.WELCOMED
         self._stats.marked(mark, at_ns, session.marks_ns)
 
     def _decided(self, record: Record) -> None:
         assert self._journal is not None
+        assert self._series is not None
         self._journal.decided(record)
+        self._series.decided(record)
         self._counts["decided"] += 1
         self._counts["welcomed"] += record.welcomed
         self._counts["answered"] += not record.welcomed
@@ -477,6 +502,8 @@ class WorkerSide:
         self._journal.record(record)
         self._records.append(record)
         self._stats.recorded(record)
+        assert self._series is not None
+        self._series.recorded(record)
 
     def _tell_parked(self) -> None:
         self._send(Kind.PARKED, {"count": self._parked, "trip_ns": self._master_clock.trip_ns})

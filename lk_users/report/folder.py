@@ -7,6 +7,8 @@
     void.jsonl        what the master alone knows of why the run is void
     agent_workers.jsonl   what the agent's workers said of their load (--agent-worker-url)
     workers/*.jsonl   each worker's journal (lk_users.sinks.jsonl)
+    sinks.jsonl       what became of the points of the process that leads the run (--influx-url)
+    spool/*.lp        points that are not in the database yet (lk_users.sinks.outbox), on the worker's machine
     audio/*.wav       what failed sessions received (lk_users.sinks.wav), on the worker's machine
     records.jsonl     merged: one line for every intended session
     summary.json, summary.md, junit.xml
@@ -33,6 +35,7 @@ from lk_users.plan import Share, offset_ns, planned, unrecorded
 from lk_users.record import Record, build
 from lk_users.settings import TEMPLATE_OPTIONS, Settings
 from lk_users.sinks.jsonl import DECIDED, RECORD, SHARE, TRAILER, WORKERS_DIR
+from lk_users.sinks.outbox import SINK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -47,6 +50,7 @@ RUN_FILE: Final = "run.json"
 BURSTS_FILE: Final = "bursts.jsonl"
 REASONS_FILE: Final = "void.jsonl"
 SAMPLES_FILE: Final = "agent_workers.jsonl"
+SINKS_FILE: Final = "sinks.jsonl"
 RECORDS_FILE: Final = "records.jsonl"
 SUMMARY_FILE: Final = "summary.json"
 MARKDOWN_FILE: Final = "summary.md"
@@ -175,6 +179,17 @@ def read_samples(run_dir: Path) -> list[AgentWorkerSample]:
     """What ``append_sample`` kept. Raises RecordError."""
     path = run_dir / SAMPLES_FILE
     return [_built(AgentWorkerSample, data, where) for where, data in _lines(path)] if path.exists() else []
+
+
+def append_account(run_dir: Path, process: str, account: Mapping[str, Any]) -> None:
+    """Keep what became of a process's points, where no trailer says so. Raises OSError."""
+    _append(run_dir / SINKS_FILE, {"process": process, SINK: account})
+
+
+def read_accounts(run_dir: Path) -> list[dict[str, Any]]:
+    """What ``append_account`` kept, the last of each process. Raises RecordError."""
+    path = run_dir / SINKS_FILE
+    return list({data["process"]: data[SINK] for _, data in _lines(path)}.values()) if path.exists() else []
 
 
 def read_bursts(run_dir: Path) -> list[BurstInfo]:

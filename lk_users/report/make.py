@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from lk_users import slo
 from lk_users.outcome import Finding, Verdict
@@ -18,19 +19,37 @@ from lk_users.report.folder import (
     SUPPORT_FILE,
     RunInfo,
     merge,
+    read_accounts,
     read_reasons,
     read_samples,
     write_atomically,
 )
 from lk_users.report.summary import summarize
 from lk_users.report.words import plural
+from lk_users.sinks.outbox import SINK, total
 from lk_users.verdict import Judgement, counted, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from lk_users.health import Trailer
     from lk_users.record import Record
+    from lk_users.report.folder import Merged
+    from lk_users.settings import Settings
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A run folder read, merged and judged: all of its report but what became of its points."""
+
+    run_dir: Path
+    info: RunInfo
+    settings: Settings
+    merged: Merged
+    figures: Sequence[Record]
+    judgement: Judgement
+    summary: Mapping[str, Any]
 
 
 def make_report(run_dir: Path) -> Judgement:
@@ -40,6 +59,13 @@ def make_report(run_dir: Path) -> Judgement:
     Made again, each has the same bytes. Raises Refused where there is no run, RecordError where it cannot
     be read, OSError where it cannot be written.
     """
+    found = draft(run_dir)
+    write_report(found)
+    return found.judgement
+
+
+def draft(run_dir: Path) -> Draft:
+    """Raises Refused where there is no run, RecordError where it cannot be read."""
     info = RunInfo.read(run_dir)
     settings = info.run_settings()
     merged = merge(run_dir, info, settings)
@@ -54,15 +80,28 @@ def make_report(run_dir: Path) -> Judgement:
         [*read_reasons(run_dir), *_conflict_reasons(merged.conflicts)],
     )
     summary = summarize(info, settings, merged, judgement, read_samples(run_dir))
+    return Draft(run_dir, info, settings, merged, figures, judgement, summary)
+
+
+def write_report(found: Draft) -> None:
+    """Raises RecordError, OSError."""
+    run_dir, merged = found.run_dir, found.merged
+    summary = {**found.summary, "sinks": _sinks(merged.trailers, read_accounts(run_dir))}
     write_atomically(run_dir / RECORDS_FILE, "".join(record.to_json() + "\n" for record in merged.records))
     write_atomically(run_dir / SUMMARY_FILE, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     write_atomically(run_dir / MARKDOWN_FILE, markdown.text(summary))
     write_atomically(run_dir / JUNIT_FILE, junit.text(summary))
     # Sessions of the engine "idle" send nothing: there is nothing to look into.
-    if settings.engine != "idle" and not _all_well(figures, judgement):
-        write_atomically(run_dir / SUPPORT_FILE, support.text(summary, figures))
-        write_atomically(run_dir / BUNDLE_FILE, bundle(run_dir, info.run_id, merged.records))
-    return judgement
+    if found.settings.engine != "idle" and not _all_well(found.figures, found.judgement):
+        write_atomically(run_dir / SUPPORT_FILE, support.text(summary, found.figures))
+        write_atomically(run_dir / BUNDLE_FILE, bundle(run_dir, found.info.run_id, merged.records))
+
+
+def _sinks(trailers: Sequence[Trailer], accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What became of all processes' points. A worker's trailer counts from the run's start."""
+    latest = {trailer.worker: trailer for trailer in sorted(trailers, key=lambda trailer: trailer.burst)}
+    all_accounts = [*(trailer.sinks[SINK] for trailer in latest.values() if SINK in trailer.sinks), *accounts]
+    return {SINK: total(all_accounts)} if all_accounts else {}
 
 
 def ending(run_dir: Path) -> str:

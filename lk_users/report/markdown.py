@@ -55,7 +55,7 @@ def text(summary: Summary) -> str:
 def _trust(summary: Summary) -> list[str]:
     lines = [*words.trust_lines(summary), *words.user_lines(summary)]
     way = words.way_line(summary)
-    return lines if way in lines else [*lines, way]
+    return [*lines, *([] if way in lines else [way]), *words.sink_lines(summary)]
 
 
 def _about(summary: Summary) -> str:

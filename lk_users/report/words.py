@@ -10,6 +10,7 @@ from lk_users.outcome import Fault, Finding, Verdict, fault_of
 from lk_users.record import Phase
 from lk_users.report.cases import cause_class
 from lk_users.report.summary import lag_overall
+from lk_users.sinks.outbox import SINK, SPOOL_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -253,6 +254,28 @@ def trust_lines(summary: Summary) -> list[str]:
     """How far to trust it."""
     lines = (burst_line(summary), health_line(summary), clock_line(summary))
     return [line for line in lines if line]
+
+
+def sink_lines(summary: Summary) -> list[str]:
+    """What InfluxDB did not get by the end of the run."""
+    account = summary["sinks"].get(SINK)
+    if not account:
+        return []
+    lines = []
+    if spooled := account["spooled"]:
+        lines.append(
+            f"{plural(spooled, 'point')} could not be written to InfluxDB ({account['why']}) and "
+            f"{'lies' if spooled == 1 else 'lie'} in {SPOOL_DIR}/: `lk-users replay RUN_DIR` sends "
+            f"{'it' if spooled == 1 else 'them'}."
+        )
+    if dropped := account["dropped"]:
+        causes = ", ".join(f"{cause} ({count})" for cause, count in dropped.items())
+        lines.append(
+            f"{plural(sum(dropped.values()), 'point')} for InfluxDB "
+            f"{'was' if sum(dropped.values()) == 1 else 'were'} dropped: {causes}. "
+            "`lk-users replay RUN_DIR` makes those of sessions anew, from the records."
+        )
+    return lines
 
 
 def audio_lines(summary: Summary) -> list[str]:

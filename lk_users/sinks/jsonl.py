@@ -34,7 +34,12 @@ TRAILER: Final = "trailer"
 
 def journal_path(run_dir: Path, worker: str) -> Path:
     """Where the journal of ``worker`` lies; a name with other than plain characters is made plain."""
-    return run_dir / WORKERS_DIR / (re.sub(r"[^A-Za-z0-9._-]", "_", worker) + ".jsonl")
+    return run_dir / WORKERS_DIR / (plain_name(worker) + ".jsonl")
+
+
+def plain_name(worker: str) -> str:
+    """The worker's name as a file may have it."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", worker)
 
 
 class Journal:

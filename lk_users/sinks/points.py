@@ -15,7 +15,7 @@ is its intended start plus its ordinal in nanoseconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.clock import NS_PER_MS
 from lk_users.record import Mark
@@ -124,13 +124,35 @@ def t0_point(run_id: str, burst: int, intended: int, t0_wall_ns: int) -> Point:
 
 def end_point(run_id: str, judgement: Judgement, figures: Mapping[str, Value], ended_wall_ns: int) -> Point:
     """A run ended. ``figures``: what runs are compared by, from its summary."""
-    text = f"{judgement.verdict.value}" + "".join(f"; {reason}" for reason in judgement.void_reasons[:1])
+    missed = [f"missed: {slo.text}" for slo in judgement.slo if not slo.ok]
+    why = judgement.void_reasons or missed
+    text = "; ".join((judgement.verdict.value, *why[:1]))
     fields: dict[str, Value] = {
         "text": text,
         "verdict": judgement.verdict.value,
         "exit_code": int(judgement.exit_code),
     }
     return Point(RUN, {"run": run_id, "event": "end"}, fields | dict(figures), ended_wall_ns)
+
+
+def run_figures(summary: Mapping[str, Any]) -> dict[str, Value]:
+    """What runs are compared by, from ``summary.json``. What was not measured is left out. Times in ms."""
+    welcomed, start_error = summary["marks"][Mark.WELCOMED], summary["start_error_ms"]
+    bottleneck = summary["bottleneck"] or {}
+    figures = {
+        "version": summary["versions"].get("lk-users"),
+        "dispatch": summary["resolved"]["dispatch"],
+        "bottleneck": bottleneck.get("phase"),
+        "bottleneck_share": bottleneck.get("share"),
+        "intended": summary["sessions"]["intended"],
+        "recorded": summary["sessions"]["recorded"],
+        "lost": summary["groups"]["lost"],
+        "duplicate": summary["groups"]["duplicate"],
+        "ours": summary["groups"]["ours"],
+        **{f"welcomed_{name}_ms": welcomed[name] for name in ("p50", "p90", "p99", "max")},
+        **{f"start_error_{name}_ms": start_error[name] for name in ("p50", "p99", "max")},
+    }
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def live_point(run_id: str, region: str, worker: str, figures: Mapping[str, Value], at_wall_ns: int) -> Point:

@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from influxdb_client import InfluxDBClient
 
+from lk_users.local import influxd as influxd_module
+from lk_users.local.influxd import Influxd
 from lk_users.local.stack import Stack
 from lk_users.settings import Target
 from lk_users.wire.api import Api, Keys
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent.parent
 LOCUSTFILE = ROOT / "locustfiles" / "burst.py"
 # What would steer a run of ours from outside.
-FOREIGN = ("LIVEKIT_", "LK_", "LOCUST_", "SSL_CERT_")
+FOREIGN = ("LIVEKIT_", "LK_", "LOCUST_", "SSL_CERT_", "INFLUX_")
 
 
 def free_port() -> int:
@@ -57,6 +60,13 @@ def open_rooms(stack: Stack, names: list[str]) -> tuple[str, ...]:
             await api.close()
 
     return asyncio.run(ask())
+
+
+def flux(database: Influxd, query: str) -> list[dict[str, Any]]:
+    """The rows that a query gives, as values by column. ``{bucket}`` in it stands for the database's own."""
+    with InfluxDBClient(database.url, database.token, org=database.org) as client:
+        tables = client.query_api().query(query.replace("{bucket}", database.bucket))
+        return [dict(row.values) for table in tables for row in table.records]
 
 
 @dataclass
@@ -188,6 +198,14 @@ class Running:
 def stack() -> Iterator[Stack]:
     """Server and reference agent ``welcome``, warm: the first dispatch of a new worker takes 5 s more."""
     with Stack(say=lambda line: None) as up:
+        yield up
+
+
+@pytest.fixture(scope="session")
+def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
+    """A real InfluxDB for all; a run's points are told apart by its id."""
+    binary = influxd_module.find_or_build(lambda line: print(line, file=sys.stderr))
+    with Influxd(binary, tmp_path_factory.mktemp("influxd") / "influxd.log") as up:
         yield up
 
 

@@ -76,7 +76,8 @@ def test_a_loss_is_void_and_named(
 )
 def test_what_harmed_nothing_voids_nothing(name: str, stack: Stack, links: Links, tmp_path: Path) -> None:
     """T0 was true for all, and every record came: the start errors say so."""
-    ended = lose(LOSSES[name], USERS, REGIONS, stack, tmp_path, links)
+    # A machine that is busy with other things stalls us for a second; that is not what this is about.
+    ended = lose(LOSSES[name], USERS, REGIONS, stack, tmp_path, links, "--max-stall", "9000")
     assert (ended.code, ended.reasons) == (0, []), ended.text
     assert ended.outcomes == {region: {"ok": 20} for region in sorted(REGIONS)}
     assert ended.summary["start_error_ms"]["max"] < 50

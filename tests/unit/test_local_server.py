@@ -275,8 +275,8 @@ def test_go_from_the_wheel_is_installed_once_and_used(
 
 
 def test_module_file_pins_our_version() -> None:
-    assert server.needed_go() == (1, 26)
-    module = importlib.resources.files("lk_users.local") / "go"
+    assert server.PROGRAM.needed_go == (1, 26)
+    module = importlib.resources.files("lk_users.local") / "go" / "livekit-server"
     assert f"github.com/livekit/livekit-server v{server.VERSION} " in (module / "go.mod").read_text()
     assert f"github.com/livekit/livekit-server v{server.VERSION} h1:" in (module / "go.sum").read_text()
 

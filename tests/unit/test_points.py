@@ -1,9 +1,16 @@
 from __future__ import annotations
 
-from builders import T0_WALL_NS, never_assigned, record, trailer, welcomed
+import json
+from typing import TYPE_CHECKING
+
+from builders import RUN_ID, T0_WALL_NS, never_assigned, record, trailer, welcomed, write_run
 
 from lk_users.clock import NS_PER_S
-from lk_users.sinks.points import session_point, worker_point
+from lk_users.report.make import make_report
+from lk_users.sinks.points import end_point, run_figures, session_point, worker_point
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_sessions_of_one_t0_overwrite_nothing() -> None:
@@ -54,3 +61,39 @@ def test_each_worker_and_burst_has_its_point() -> None:
     points = [worker_point("run", word, 5 * NS_PER_S) for word in words]
     assert len({(tuple(point.tags.items()), point.time_ns) for point in points}) == 4
     assert (points[0].fields["cpu_s"], points[0].fields["clock_uncertainty_ms"]) == (1.5, 0.4)
+
+
+def test_runs_are_compared_by_figures_of_their_summary(tmp_path: Path) -> None:
+    write_run(tmp_path, [welcomed(0, ms=200.0), never_assigned(1)], workers={"w1": ("eu", 0, 2)})
+    judgement = make_report(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    point = end_point(RUN_ID, judgement, run_figures(summary), T0_WALL_NS)
+    assert point.fields == {
+        "text": "SLO_FAILED; missed: count(lost) == 0",
+        "verdict": "SLO_FAILED",
+        "exit_code": 10,
+        "version": "0.1.0",
+        "dispatch": "api",
+        "bottleneck": "media_setup",
+        "bottleneck_share": summary["bottleneck"]["share"],
+        "intended": 2,
+        "recorded": 2,
+        "lost": 1,
+        "duplicate": 0,
+        "ours": 0,
+        "welcomed_p50_ms": 200.0,
+        "welcomed_p90_ms": 120_000.0,
+        "welcomed_p99_ms": 120_000.0,
+        "welcomed_max_ms": 120_000.0,
+        "start_error_p50_ms": 1.0,
+        "start_error_p99_ms": 5.0,
+        "start_error_max_ms": 5.0,
+    }
+
+
+def test_what_a_run_did_not_measure_is_no_figure(tmp_path: Path) -> None:
+    write_run(tmp_path, [], workers={"w1": ("eu", 0, 2)}, trailers=False)
+    make_report(tmp_path)
+    figures = run_figures(json.loads((tmp_path / "summary.json").read_text()))
+    assert (figures["intended"], figures["ours"]) == (2, 2)
+    assert not {"bottleneck", "start_error_p99_ms"} & figures.keys()
