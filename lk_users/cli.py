@@ -144,7 +144,7 @@ def _replay(arguments: argparse.Namespace) -> int:
     influx = Influx.from_options(vars(arguments))
     if influx is None:
         raise Refused(["--influx-url/LK_INFLUX_URL: not given, for example http://127.0.0.1:8086"])
-    # The client library takes half a second to import.
+    # The client library takes half a second to import, and no other command needs it.
     from lk_users.replay import replay
     from lk_users.sinks.influx import Database
 

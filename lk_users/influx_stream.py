@@ -45,6 +45,7 @@ class InfluxStream:
         self.gate = Gate()
         self.outbox = Outbox(Spool(run_dir / SPOOL_DIR / (plain_name(name) + SPOOL_SUFFIX)))
         self._influx = influx
+        self._name = name
         self._clock = clock
         self._database = Database(influx)
         self._pause_s = 0.0
@@ -124,9 +125,12 @@ class InfluxStream:
             self.outbox.taken()
         if self._pause_s:
             self._pause_s = 0.0
-            logger.info("InfluxDB %s takes points again", self._influx.url)
+            logger.info("InfluxDB %s takes points of %s again", self._influx.url, self._name)
 
     def _say_down(self, cause: str) -> None:
-        """Once each time that it goes away."""
-        if not self._pause_s:
-            logger.warning("InfluxDB %s: %s; points go to %s/ meanwhile", self._influx.url, cause, SPOOL_DIR)
+        """Once each time that it goes away. Of one that never was there the start has said so."""
+        if not self._pause_s and self.outbox.written:
+            logger.warning(
+                "InfluxDB %s: %s; points of %s go to %s/ meanwhile",
+                self._influx.url, cause, self._name, SPOOL_DIR,
+            )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import resource
 import sys
@@ -106,9 +107,13 @@ def check_target(target: Target, runtime: Runtime) -> None:
         ) from exc
 
 
+def load_influx() -> None:
+    """Import the client library, which takes half a second: at the start, where nothing waits for us."""
+    importlib.import_module("lk_users.sinks.influx")
+
+
 def ask_influx(influx: Influx, *, aloud: bool) -> None:
     """Ask InfluxDB whether it would take our points, and say where not: a burst does not need it."""
-    # The client library takes half a second to import: here, where nothing waits for us.
     from lk_users.sinks.influx import Database
 
     database = Database(influx)

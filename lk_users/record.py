@@ -8,6 +8,7 @@ was made live.
 from __future__ import annotations
 
 import enum
+import functools
 import json
 import re
 from dataclasses import dataclass, field, fields
@@ -187,22 +188,32 @@ class Record:
 
 def build(kind: type[_T], data: Mapping[str, Any]) -> _T:
     """A dataclass from its fields. Raises RecordError where one is unknown, lacking or mistyped."""
-    types = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
+    types = _annotations(kind)  # type: ignore[arg-type]
     unknown = data.keys() - types.keys()
     if unknown:
         raise RecordError(f"unknown fields {sorted(unknown)}")
     for name, value in data.items():
-        if not _fits(value, types[name]):
-            raise RecordError(f"field {name} is {str(value)[:40]!r}, not {types[name]}")
+        if not _fits(value, *types[name]):
+            raise RecordError(f"field {name} is {str(value)[:40]!r}, not {types[name][0]}")
     try:
         return kind(**data)
     except TypeError as exc:
         raise RecordError(f"not a {kind.__name__}: {exc}") from exc
 
 
-def _fits(value: object, annotation: str) -> bool:
+@functools.cache
+def _annotations(kind: type) -> Mapping[str, tuple[str, str]]:
+    """Field → (its annotation, that of its values where it is a mapping, else empty)."""
+    found = {}
+    for one in fields(kind):
+        annotation = str(one.type)
+        match = re.fullmatch(r"(?:dict|Mapping)\[str, (\w+)\]", annotation)
+        found[one.name] = (annotation, match[1] if match else "")
+    return MappingProxyType(found)
+
+
+def _fits(value: object, annotation: str, inner: str = "") -> bool:
     """Is ``value``, as it came from JSON, of the annotated type? Looks one level into mappings."""
-    match = re.fullmatch(r"(?:dict|Mapping)\[str, (\w+)\]", annotation)
-    if match:
-        return isinstance(value, dict) and all(_fits(item, match[1]) for item in value.values())
+    if inner:
+        return isinstance(value, dict) and all(_fits(item, inner) for item in value.values())
     return isinstance(value, _JSON_TYPES.get(annotation, object))

@@ -51,7 +51,7 @@ def open_stream(influx: Influx | None, run_dir: Path, name: str, clock: Clock) -
     """The stream of a process; None where it has no database."""
     if influx is None:
         return None
-    # The client library takes half a second to import.
+    # With the client library, for those who need it.
     from lk_users.influx_stream import InfluxStream
 
     return InfluxStream(influx, run_dir, name, clock)
@@ -201,5 +201,5 @@ class RunSeries:
         for record in draft.merged.records:
             if (record.worker, record.burst) not in closed:
                 self._stream.add(session_point(record))
-        self._stream.add(end_of(draft))
+        self._stream.add(end_of(draft.info, draft.merged.records, draft.summary))
         append_account(draft.run_dir, MASTER, self._stream.settle(settle_s(self._settings), last=True))

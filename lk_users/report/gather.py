@@ -7,8 +7,9 @@ import shutil
 from typing import TYPE_CHECKING
 
 from lk_users.errors import Refused
-from lk_users.report.folder import AUDIO_DIR, RunInfo, write_atomically
+from lk_users.report.folder import AUDIO_DIR, RunInfo, append_reason, read_reasons, write_atomically
 from lk_users.sinks.jsonl import RECORD, SHARE, WORKERS_DIR
+from lk_users.sinks.outbox import SPOOL_DIR, SPOOL_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def gather(run_dir: Path, others: Sequence[Path]) -> list[str]:
-    """Bring the journals and sounds of other folders of the same run into ``run_dir``; the workers' names.
+    """Bring the journals, spools, sounds and reasons for VOID of other folders of the same run into
+    ``run_dir``; the workers' names.
 
     What is there already stays, so it can be done again. Raises Refused where a folder has no journals of
     this run, RecordError where ``run_dir`` is no run, OSError.
@@ -30,9 +32,14 @@ def gather(run_dir: Path, others: Sequence[Path]) -> list[str]:
         for journal in sorted((other / WORKERS_DIR).glob("*.jsonl")):
             _add(journal, run_dir / WORKERS_DIR / journal.name)
             workers.append(journal.stem)
+        for spool in sorted((other / SPOOL_DIR).glob(f"*{SPOOL_SUFFIX}")):
+            _add(spool, run_dir / SPOOL_DIR / spool.name)
         for sound in sorted((other / AUDIO_DIR).glob("*.wav")):
             (run_dir / AUDIO_DIR).mkdir(exist_ok=True)
             shutil.copyfile(sound, run_dir / AUDIO_DIR / sound.name)
+        for reason in read_reasons(other):
+            if reason not in read_reasons(run_dir):
+                append_reason(run_dir, reason)
     return workers
 
 
@@ -59,11 +66,11 @@ def _run_of(line: str) -> str:
     return str(about.get("run_id", "")) if isinstance(about, dict) else ""
 
 
-def _add(journal: Path, into: Path) -> None:
+def _add(file: Path, into: Path) -> None:
     """The lines that are not there yet, in their order."""
     known = _whole_lines(into) if into.exists() else []
     there = set(known)
-    fresh = [line for line in _whole_lines(journal) if line not in there]
+    fresh = [line for line in _whole_lines(file) if line not in there]
     into.parent.mkdir(exist_ok=True)
     write_atomically(into, "".join(f"{line}\n" for line in (*known, *fresh)))
 

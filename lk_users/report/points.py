@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lk_users.clock import NS_PER_MS
+from lk_users.outcome import ExitCode, Verdict
 from lk_users.sinks.points import end_point, run_figures, session_point, start_point, t0_point, worker_point
+from lk_users.verdict import Judgement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from lk_users.report.folder import BurstInfo, RunInfo
-    from lk_users.report.make import Draft
+    from lk_users.record import Record
+    from lk_users.report.folder import BurstInfo, Merged, RunInfo
     from lk_users.sinks.points import Point
 
 
@@ -26,16 +28,17 @@ def t0_of(info: RunInfo, burst: BurstInfo) -> Point:
     return t0_point(info.run_id, burst.burst, burst.intended, burst.t0_wall_ns)
 
 
-def end_of(found: Draft) -> Point:
+def end_of(info: RunInfo, records: Iterable[Record], summary: Mapping[str, Any]) -> Point:
     """The run ended: when its last outcome stood."""
-    ends_ns = (record.intended_wall_ns + record.decided_ns for record in found.merged.records)
-    ended_ns = max(ends_ns, default=0) or _started_ns(found.info)
-    return end_point(found.info.run_id, found.judgement, run_figures(found.summary), ended_ns)
+    ended_ns = max((record.intended_wall_ns + record.decided_ns for record in records), default=0)
+    judgement = Judgement(
+        Verdict(summary["verdict"]), ExitCode(summary["exit_code"]), tuple(summary["void_reasons"]), ()
+    )
+    return end_point(info.run_id, judgement, run_figures(summary), ended_ns or _started_ns(info))
 
 
-def points_of(found: Draft) -> Iterator[Point]:
+def points_of(info: RunInfo, merged: Merged, summary: Mapping[str, Any]) -> Iterator[Point]:
     """Every point of the run, but for what was only to be seen while it went on."""
-    merged, info = found.merged, found.info
     yield start_of(info)
     for burst in merged.bursts:
         yield t0_of(info, burst)
@@ -47,12 +50,12 @@ def points_of(found: Draft) -> Iterator[Point]:
             for record in merged.records
             if not record.burst and record.worker == trailer.worker and record.intended_wall_ns
         )
-        zero_ns = zeros_ns.get(trailer.burst) if trailer.burst else min(starts_ns, default=0)
+        zero_ns = zeros_ns.get(trailer.burst) or min(starts_ns, default=0)
         if zero_ns:
             yield worker_point(info.run_id, trailer, zero_ns)
     for record in merged.records:
         yield session_point(record)
-    yield end_of(found)
+    yield end_of(info, merged.records, summary)
 
 
 def _started_ns(info: RunInfo) -> int:

@@ -90,19 +90,18 @@ def _told(error: ApiException) -> str:
 
 def _in_words(error: Exception) -> str:
     """Why there was no answer, short."""
-    if isinstance(error, http.NameResolutionError):
-        return "its name cannot be resolved"
-    if isinstance(error, http.ConnectTimeoutError):
-        return f"no connection in {CONNECT_MS // 1000} s"
-    if isinstance(error, http.TimeoutError):
-        return f"no answer in {ANSWER_MS // 1000} s"
     if isinstance(error, http.SSLError):
         return f"TLS: {masked(str(error))}"[:_CAUSE_CHARS]
+    # A refused connection is told as one that timed out; what the system said of it lies beneath.
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror.lower()
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, http.ConnectTimeoutError):
+        return f"no connection in {CONNECT_MS // 1000} s"
+    if isinstance(error, http.TimeoutError):
+        return f"no answer in {ANSWER_MS // 1000} s"
     if isinstance(error, http.ProtocolError):
         return "connection closed"
     return type(error).__name__

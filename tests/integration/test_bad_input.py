@@ -67,6 +67,7 @@ def faults(done: Finished) -> list[str]:
         (("--max-stall", "1s"), "--max-stall 1s: not a number"),
         (("--slo", "p95(happiness) <= 1"), "--slo 'p95(happiness) <= 1': unknown name happiness"),
         (("--region", "a b"), "--region 'a b': use letters"),
+        (("--influx-url", "http://127.0.0.1:8086"), "INFLUX_TOKEN is not set: --influx-url needs a token"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -21,6 +21,8 @@ from lk_users.local.influxd import Influxd
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.real
+
 NOW_NS = time.time_ns()
 ALL = 'from(bucket: "{bucket}") |> range(start: -1h) |> group() |> count()'
 

@@ -25,6 +25,8 @@ def machines(tmp_path: Path) -> tuple[Path, Path]:
     write_run(ours, records, workers=SHARES)
     (theirs / WORKERS_DIR).mkdir(parents=True)
     shutil.move(journal_path(ours, "w2"), journal_path(theirs, "w2"))
+    (theirs / "spool").mkdir()
+    (theirs / "spool" / "w2.lp").write_text("lk_live,worker=w2 parked=2i 5\nlk_li")
     (theirs / "audio").mkdir()
     (theirs / "audio" / "one.wav").write_bytes(b"RIFF")
     return ours, theirs
@@ -41,6 +43,7 @@ def test_a_run_is_whole_with_the_journals_of_all_machines(
     assert out.startswith("journals of 1 workers: w2\n\nPASS: every SLO was met")
     assert "4 of 4 intended sessions recorded, 4 ok" in out
     assert (ours / "audio" / "one.wav").read_bytes() == b"RIFF"
+    assert (ours / "spool" / "w2.lp").read_text() == "lk_live,worker=w2 parked=2i 5\n"
 
 
 def test_done_again_it_adds_nothing(machines: tuple[Path, Path]) -> None:

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lk_users.errors import Refused
-from lk_users.settings import PROCESS_OPTIONS, RUN_OPTIONS, ProcessSettings, Settings, Target, Template
+from lk_users.settings import (
+    PROCESS_OPTIONS,
+    RUN_OPTIONS,
+    Influx,
+    ProcessSettings,
+    Settings,
+    Target,
+    Template,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -330,3 +338,41 @@ def test_an_expected_text_is_required() -> None:
     assert (plain.expect_text, plain.welcome) == ("", frozenset({"audio"}))
     chosen = Settings.from_options({"expect_text": "(?i)wel.ome", "welcome": "state"}, 5)
     assert (chosen.expect_text, chosen.welcome) == ("(?i)wel.ome", frozenset({"state", "text"}))
+
+
+def test_the_database_is_one_of_the_process() -> None:
+    assert Influx.from_options({}, {"INFLUX_TOKEN": "t"}) is None
+    found = Influx.from_options({"influx_url": "http://127.0.0.1:8086/"}, {"INFLUX_TOKEN": " tok=en== "})
+    assert found == Influx("http://127.0.0.1:8086", "lk-users", "lk-users", "tok=en==")
+    assert "tok=en" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("options", "token", "faults"),
+    [
+        ({"influx_url": "127.0.0.1:8086"}, "t", ["--influx-url 127.0.0.1:8086: must be http:// or https://"]),
+        (
+            {"influx_url": "http://user:hunter2@db"},
+            "t",
+            ["--influx-url http://db: must be without user, password and query"],
+        ),
+        ({"influx_url": "http://db:8086"}, "", ["INFLUX_TOKEN is not set: --influx-url needs a token"]),
+        ({"influx_url": "http://db:8086"}, "hun\nter2", ["INFLUX_TOKEN has characters that no token has"]),
+        (
+            {"influx_url": "http://db:8086", "influx_org": "", "influx_bucket": " "},
+            "",
+            ["--influx-org: empty", "--influx-bucket: empty", "INFLUX_TOKEN is not set"],
+        ),
+    ],
+)
+def test_a_database_that_can_be_known_to_fail(
+    options: dict[str, str], token: str, faults: list[str], tmp_path: Path
+) -> None:
+    environ = {"INFLUX_TOKEN": token}
+    with pytest.raises(Refused) as refused:
+        ProcessSettings.from_options({"run_dir": str(tmp_path), **options}, environ)
+    assert len(refused.value.faults) == len(faults)
+    for found, expected in zip(refused.value.faults, faults, strict=True):
+        assert found.startswith(expected)
+        assert "hunter2" not in found
+        assert "hun" not in found
