@@ -38,12 +38,12 @@ class AgentWatch:
         self._run_dir = run_dir
         self._clock = clock
         self._under_way = under_way
-        self._clear_wall_ns = 0
+        self._clear_ns = 0
         self._greenlets = [gevent.spawn(self._watch, url) for url in urls]
 
-    def announced(self, t0_wall_ns: int) -> None:
-        """The next release, Unix time."""
-        self._clear_wall_ns = t0_wall_ns + CLEAR_NS
+    def announced(self, t0_ns: int) -> None:
+        """The next release, on our monotonic clock."""
+        self._clear_ns = t0_ns + CLEAR_NS
 
     def stop(self) -> None:
         """Ask no more. Idempotent."""
@@ -56,5 +56,5 @@ class AgentWatch:
             logger.warning("--agent-worker-url %s: %s; its load will be missing", url, first.error)
         while True:
             gevent.sleep(PERIOD_S)
-            if self._under_way() and self._clock.wall_ns() >= self._clear_wall_ns:
+            if self._under_way() and self._clock.monotonic_ns() >= self._clear_ns:
                 append_sample(self._run_dir, ask(url, self._clock))

@@ -18,13 +18,15 @@ of a job that moves on to another worker later, only that look knows the first o
 when Locust spawns them, and only the end of the run is common.
 
 Messages are plain dictionaries that name run and burst, so that a late or repeated one is known as such.
+One can be lost where a connection is made anew. So the master says ``share``, ``t0`` and ``collect`` again
+to whoever has not reacted, and a worker that did answers again (``built``, ``decided``, ``trailer``).
 Nothing here knows Locust, sockets or real time: calls take ``now_ns`` and return what to do.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lk_users.clock import NS_PER_MS, NS_PER_S
@@ -43,6 +45,9 @@ T0_AHEAD_TRIPS = 4
 REQUESTS_A_SESSION = 6
 # How long past the last session's own deadline a worker may stay silent about it.
 DECISION_GRACE_NS = 15 * NS_PER_S
+# Whoever has not reacted is told again; of T0 quickly, until it is known to have come.
+REPEAT_NS = 2 * NS_PER_S
+REPEAT_T0_NS = NS_PER_S // 5
 
 
 class Kind(enum.StrEnum):
@@ -123,10 +128,13 @@ Action = Send | Announced | RunOver
 @dataclass
 class _WorkerState:
     region: str = ""
+    placed: int = 0
+    """Users that are to park there."""
     parked: int = 0
     share: Share | None = None
     trip_ns: int = 0
     built: bool = False
+    heard_t0: bool = False
     decided: int = 0
     welcomed: int = 0
     failed: int = 0
@@ -165,6 +173,8 @@ class MasterBarrier:
     _deadline_ns: int | None = None
     _cancel_cause: str = ""
     _looked: bool = False
+    _t0: Send | None = None
+    _repeat_ns: int = 0
 
     def __post_init__(self) -> None:
         if self._free:
@@ -174,9 +184,19 @@ class MasterBarrier:
     def _free(self) -> bool:
         return self.settings.release == "free"
 
+    @property
+    def shares(self) -> dict[str, Share]:
+        """Who has which sessions of the burst."""
+        return {name: worker.share for name, worker in self.workers.items() if worker.share is not None}
+
     def hello(self, worker: str, region: str) -> None:
         """A worker that may take part."""
         self.workers.setdefault(worker, _WorkerState()).region = region
+
+    def placed(self, counts: Mapping[str, int]) -> None:
+        """How many users each worker is to have."""
+        for name, worker in self.workers.items():
+            worker.placed = counts.get(name, 0)
 
     def parked(self, worker: str, data: Mapping[str, Any], now_ns: int) -> list[Action]:
         """So many of the worker's users are parked now; ``trip_ns``: its best round trip to us."""
@@ -209,6 +229,7 @@ class MasterBarrier:
         state = self._current(worker, data)
         if state is None:
             return []
+        state.heard_t0 = True
         if data["decided"] > state.decided:
             state.decided, state.welcomed, state.failed = data["decided"], data["welcomed"], data["failed"]
         state.answered = max(state.answered, data["answered"])
@@ -240,6 +261,8 @@ class MasterBarrier:
             self.reasons.append(f"worker {worker} ({state.region}) was lost: {why}")
         if open_share and self.state is State.BUILDING:
             return self.cancel(f"worker {worker} was lost before T0", now_ns)
+        if self.state in (State.GATHERING, State.RESTING) and not self._free:
+            return self._lost_between(worker, state, now_ns)
         return [*self._all_answered(), *self._all_decided(now_ns), *self._all_trailed(now_ns)]
 
     def cancel(self, cause: str, now_ns: int) -> list[Action]:
@@ -258,8 +281,10 @@ class MasterBarrier:
 
     def tick(self, now_ns: int) -> list[Action]:
         """Time passes: act on deadlines."""
-        if self._deadline_ns is None or now_ns < self._deadline_ns:
+        if self._deadline_ns is None:
             return []
+        if now_ns < self._deadline_ns:
+            return self._again(now_ns)
         if self.state is State.GATHERING:
             parked = sum(worker.parked for worker in self.workers.values() if not worker.lost)
             limit = f"--park-timeout {self.settings.park_timeout_s:g}"
@@ -276,6 +301,35 @@ class MasterBarrier:
             self._deadline_ns = now_ns + round(self.settings.park_timeout_s * NS_PER_S)
             return self._gathered(now_ns)
         return []
+
+    def _again(self, now_ns: int) -> list[Action]:
+        """Once more to whoever has not reacted: the message may be lost, or its answer."""
+        if now_ns < self._repeat_ns:
+            return []
+        self._repeat_ns = now_ns + REPEAT_NS
+        waited_for = {name: worker for name, worker in self.workers.items() if worker.waited_for}
+        if self.state is State.BUILDING:
+            return [self._share_of(name) for name, worker in waited_for.items() if not worker.built]
+        if self.state is State.COLLECTING:
+            return [
+                replace(self._collect_message(), worker=name)
+                for name, worker in waited_for.items()
+                if not worker.trailed
+            ]
+        if self.state is not State.RUNNING or self._t0 is None:
+            return []
+        if not all(worker.heard_t0 for worker in waited_for.values()):
+            self._repeat_ns = now_ns + REPEAT_T0_NS
+            return [
+                replace(self._t0, worker=name) for name, worker in waited_for.items() if not worker.heard_t0
+            ]
+        again = [self._t0, self._look_message()] if self._looked else [self._t0]
+        return [
+            replace(message, worker=name)
+            for name, worker in waited_for.items()
+            if worker.undecided
+            for message in again
+        ]
 
     def progress(self) -> dict[str, int]:
         """Counts over all workers, for the line that people watch."""
@@ -297,7 +351,7 @@ class MasterBarrier:
     def _let_free(self, worker: str) -> list[Action]:
         """The worker's users may start; its share counts as one, to be waited for at the end."""
         state = self.workers[worker]
-        if state.share is not None or self.state is not State.RUNNING:
+        if self.state is not State.RUNNING:
             return []
         state.share = Share(self.run_id, 0, 0, 1, 0)
         return [
@@ -309,31 +363,55 @@ class MasterBarrier:
         total = sum(worker.parked for worker in present.values())
         if self.state is not State.GATHERING or self._target is None or total != self._target or total == 0:
             return []
+        return self._share({name: worker.parked for name, worker in present.items()}, now_ns)
+
+    def _share(self, counts: Mapping[str, int], now_ns: int) -> list[Action]:
+        """Begin the next burst: each worker has so many of its sessions."""
         self.state = State.BUILDING
         self.burst += 1
         self._looked = False
         self._deadline_ns = now_ns + round(self.settings.park_timeout_s * NS_PER_S)
-        actions: list[Action] = []
-        given = shares(self.run_id, self.burst, [worker.parked for worker in present.values()])
-        for (name, worker), share in zip(present.items(), given, strict=True):
+        self._repeat_ns = now_ns + REPEAT_NS
+        given = dict(zip(counts, shares(self.run_id, self.burst, list(counts.values())), strict=True))
+        for name, share in given.items():
+            worker = self.workers[name]
             worker.share, worker.built, worker.decided, worker.trailed = share, False, 0, False
             worker.welcomed = worker.failed = worker.answered = 0
-            data = {"run": self.run_id, "burst": share.burst, "first": share.first, "count": share.count}
-            actions.append(Send(Kind.SHARE, {**data, "total": share.total}, name))
-        return actions
+            worker.heard_t0 = False
+        return [self._share_of(name) for name in given if not self.workers[name].lost]
+
+    def _share_of(self, name: str) -> Send:
+        share = self.workers[name].share
+        assert share is not None
+        data = {"run": self.run_id, "burst": share.burst, "first": share.first, "count": share.count}
+        return Send(Kind.SHARE, {**data, "total": share.total}, name)
+
+    def _lost_between(self, worker: str, state: _WorkerState, now_ns: int) -> list[Action]:
+        """Lost before its share: nobody gets its users, so this burst can't be what was asked for."""
+        if not state.placed and not state.parked:
+            return []
+        self.reasons.append(f"worker {worker} ({state.region}) was lost: {state.lost}")
+        if self.state is State.RESTING:
+            self.reasons.append(f"bursts {self.burst + 1} to {self.settings.bursts} were not begun")
+            return self._over()
+        # Its sessions were intended: who has which of them is settled, so that each has its record.
+        counts = {name: one.placed or one.parked for name, one in self.workers.items()}
+        return [*self._share(counts, now_ns), *self.cancel(f"worker {worker} was lost before T0", now_ns)]
 
     def _announce(self, now_ns: int) -> list[Action]:
         self.state = State.RUNNING
         worst_ns = max((worker.trip_ns for worker in self.workers.values()), default=0)
         ahead_ns = max(T0_AHEAD_NS, T0_AHEAD_TRIPS * worst_ns)
         t0_ns = now_ns + ahead_ns
-        given = {name: worker.share for name, worker in self.workers.items() if worker.share is not None}
+        given = self.shares
         last = max(share.first + share.count for share in given.values()) - 1
         timeout_ns = round(self.settings.session_timeout_s * NS_PER_S)
         self._deadline_ns = t0_ns + offset_ns(last, self.settings) + timeout_ns + DECISION_GRACE_NS
         t0_wall_ns = t0_ns + self.wall_offset_ns
         data = {"run": self.run_id, "burst": self.burst, "t0_ns": t0_ns, "t0_wall_ns": t0_wall_ns}
-        return [Send(Kind.T0, data), Announced(self.burst, t0_wall_ns, given)]
+        self._t0 = Send(Kind.T0, data)
+        self._repeat_ns = now_ns + REPEAT_T0_NS
+        return [self._t0, Announced(self.burst, t0_wall_ns, given)]
 
     def _all_answered(self) -> list[Action]:
         """Nobody waits any more, and yet there is time to watch on."""
@@ -342,7 +420,10 @@ class MasterBarrier:
         if any(worker.waited_for and worker.unanswered for worker in self.workers.values()):
             return []
         self._looked = True
-        return [Send(Kind.LOOK, {"run": self.run_id, "burst": self.burst})]
+        return [self._look_message()]
+
+    def _look_message(self) -> Send:
+        return Send(Kind.LOOK, {"run": self.run_id, "burst": self.burst})
 
     def _all_decided(self, now_ns: int) -> list[Action]:
         if self.state is not State.RUNNING or self._free:
@@ -354,8 +435,13 @@ class MasterBarrier:
     def _collect(self, now_ns: int) -> list[Action]:
         self.state = State.COLLECTING
         self._extend(now_ns)
-        collect = Send(Kind.COLLECT, {"run": self.run_id, "burst": self.burst})
-        return [collect, *self._all_trailed(now_ns)]
+        self._repeat_ns = now_ns + REPEAT_NS
+        return [self._collect_message(), *self._all_trailed(now_ns)]
+
+    def _collect_message(self) -> Send:
+        """With the cause of a cancelled run: the message that said so may be lost."""
+        cause = {"cause": self._cancel_cause} if self._cancel_cause else {}
+        return Send(Kind.COLLECT, {"run": self.run_id, "burst": self.burst, **cause})
 
     def _extend(self, now_ns: int) -> None:
         """Whoever still sends gets the whole time again, and what --api-budget makes its requests take."""
@@ -422,7 +508,16 @@ class Look:
 
 @dataclass(frozen=True)
 class Collect:
-    """To do: ask the API, clean up, send records and trailer."""
+    """To do: ask the API, clean up, send records and trailer. ``cause``: first end every open session."""
+
+    cause: str = ""
+
+
+@dataclass(frozen=True)
+class Again:
+    """To do: say once more what was said before; the master seems not to have it."""
+
+    kind: Kind
 
 
 @dataclass(frozen=True)
@@ -437,7 +532,7 @@ class Finish:
     """To do: nothing more comes in this run."""
 
 
-Command = Build | Release | Look | Collect | Cancel | Finish
+Command = Build | Release | Look | Collect | Again | Cancel | Finish
 
 
 @dataclass
@@ -464,11 +559,15 @@ class WorkerBarrier:
         if kind == Kind.T0 and self.step is WorkerStep.ARMED:
             self.step = WorkerStep.RUNNING
             return Release(int(data["t0_ns"]), int(data["t0_wall_ns"]))
+        if kind == Kind.T0 and self.step is WorkerStep.RUNNING:
+            return Again(Kind.DECIDED)
         if kind == Kind.LOOK and self.step is WorkerStep.RUNNING:
             return Look()
         if kind == Kind.COLLECT and self.step in (WorkerStep.BUILDING, WorkerStep.ARMED, WorkerStep.RUNNING):
             self.step = WorkerStep.COLLECTING
-            return Collect()
+            return Collect(str(data.get("cause", "")))
+        if kind == Kind.COLLECT and self.step is WorkerStep.COLLECTING:
+            return Again(Kind.TRAILER)
         return None
 
     def built(self) -> None:
@@ -478,6 +577,8 @@ class WorkerBarrier:
 
     def _share(self, data: Mapping[str, Any]) -> Command | None:
         run_id, burst = str(data["run"]), int(data["burst"])
+        if (run_id, burst, self.step) == (self.run_id, self.burst, WorkerStep.ARMED):
+            return Again(Kind.BUILT)
         repeated = run_id == self.run_id and burst <= self.burst
         foreign = run_id != self.run_id and self.step is not WorkerStep.IDLE
         if repeated or foreign:

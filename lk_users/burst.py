@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock
+from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock, WallWatch
 from lk_users.errors import WireError
 from lk_users.evidence import ServerView
 from lk_users.health import Trailer
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 BUILD_CONCURRENCY = 32
 # The loop's timers tick in ms; the rest of the way to T0 is spun.
 SPIN_NS = 3 * NS_PER_MS
+# From so long before T0 on it stays where it is.
+SETTLED_NS = 300 * NS_PER_MS
 # How long an empty list of jobs may be wrong after a cold burst (measured: 6 s).
 JOBS_LATE_S = 8.0
 READ_AGAIN_S = 2.0
@@ -125,7 +127,10 @@ class Burst:
         self._reporter = stage.reporter
         self._undecided = share.count
         self._t0_ns = 0
+        self._begun = False
         self._last_decided_ns = 0
+        self._wall = WallWatch(stage.clock)
+        self._wall_step_ns = 0
         self._cpu_start_s = time.process_time()
         self._cpu_s = 0.0
         self._read_cpu_s = 0.0
@@ -147,7 +152,14 @@ class Burst:
         await _bounded((session.build() for session in self.sessions), BUILD_CONCURRENCY)
 
     def announce(self, t0_ns: int, t0_wall_ns: int) -> None:
-        """Release at ``t0_ns`` on our monotonic clock, batch by batch."""
+        """Release at ``t0_ns`` on our monotonic clock, batch by batch. Said again, the last one counts, until
+        ``SETTLED_NS`` before the release."""
+        again = self.announced
+        if self._begun or (again and self._clock.monotonic_ns() > self._t0_ns - SETTLED_NS):
+            return
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
         self._t0_ns = t0_ns
         loop = asyncio.get_running_loop()
         batches: dict[int, list[Session]] = {}
@@ -156,7 +168,7 @@ class Burst:
             batches.setdefault(session.planned.offset_ns, []).append(session)
         for offset_ns, batch in batches.items():
             self._after(loop, t0_ns + offset_ns - SPIN_NS, self._release, t0_ns + offset_ns, batch)
-        if not self.sessions:
+        if not self.sessions and not again:
             loop.call_soon(self._reporter.all_decided)
 
     @property
@@ -190,8 +202,8 @@ class Burst:
             self._records += 1
             self._reporter.recorded(record, session.engine.recording())
 
-    def trailer(self, clock_offset_ms: float, clock_uncertainty_ms: float, rss_mb: float) -> Trailer:
-        """This process's last word on the burst."""
+    def trailer(self, rss_mb: float) -> Trailer:
+        """This process's last word on the burst, but for what the burst does not know: the master's clock."""
         start_ns, end_ns = self._t0_ns - NS_PER_S, self._last_decided_ns
         return Trailer(
             worker=self._stage.worker.name,
@@ -199,8 +211,6 @@ class Burst:
             burst=self.share.burst,
             intended=self.share.count,
             recorded=self._records,
-            clock_offset_ms=round(clock_offset_ms, 3),
-            clock_uncertainty_ms=round(clock_uncertainty_ms, 3),
             lag={name: meter.summary(start_ns, end_ns) for name, meter in self._meters.named()},
             start_lag={
                 name: meter.summary(start_ns, min(end_ns, self._t0_ns + 5 * NS_PER_S))
@@ -209,6 +219,7 @@ class Burst:
             cpu_s=round(self._cpu_s, 3),
             read_cpu_s=round(self._read_cpu_s, 3),
             rss_mb=round(rss_mb, 1),
+            wall_step_ms=round(self._wall_step_ns / NS_PER_MS, 3),
             server_clock=self._server_clock.summary(self._clock),
         )
 
@@ -220,6 +231,7 @@ class Burst:
         self._undecided -= 1
         if self._undecided == 0:
             self._last_decided_ns = self._clock.monotonic_ns()
+            self._wall_step_ns = self._wall.step_ns()
             self._cpu_s = time.process_time() - self._cpu_start_s
             self._restore_gc()
             self._reporter.all_decided()
@@ -233,6 +245,7 @@ class Burst:
     def _release(self, due_ns: int, batch: Sequence[Session]) -> None:
         """The hot path: at the due moment every session of the batch writes, and nothing else happens."""
         clock = self._clock
+        self._begun = True
         # Who takes our core in mid-release delays every write after it.
         with first_in_line():
             while clock.monotonic_ns() < due_ns:
@@ -261,6 +274,7 @@ class FreeUsers:
         self._stage = stage
         self._api = api
         self._server_clock = ServerClock()
+        self._wall = WallWatch(stage.clock)
         self._waiting: dict[Session, asyncio.Event] = {}
         self._views: dict[Session, ServerView] = {}
         self._looking: dict[Session, asyncio.Task[None]] = {}
@@ -286,6 +300,10 @@ class FreeUsers:
         record = stage.record(session, self._views.pop(session, None), lag_ns)
         stage.reporter.recorded(record, session.engine.recording())
         return record
+
+    def wall_step_ms(self) -> float:
+        """For the trailer."""
+        return self._wall.step_ns() / NS_PER_MS
 
     def server_clock(self) -> dict[str, float]:
         """For the trailer."""

@@ -23,6 +23,9 @@ LAG_INTERVAL_NS = 10 * NS_PER_MS
 # An hour of samples; older ones are of bursts long decided.
 MAX_SAMPLES = 3600 * NS_PER_S // LAG_INTERVAL_NS
 
+# Up to here a clock that moved only widens its uncertainty: NTP that slews by up to 500 ppm is worth no VOID.
+MAX_CLOCK_MOVED_MS = 10.0
+
 
 @dataclass(frozen=True)
 class Lag:
@@ -106,7 +109,14 @@ class Trailer:
     intended: int
     recorded: int
     clock_offset_ms: float = 0.0
+    """Master's monotonic clock minus ours, by which T0 was converted, and to within how much."""
     clock_uncertainty_ms: float = 0.0
+    clock_steps: int = 0
+    """How often an exchange with the master contradicted those before it in this run."""
+    clock_moved_ms: float = 0.0
+    """By how much at least, added up."""
+    wall_step_ms: float = 0.0
+    """By how much our wall clock was set in this burst, ahead or (negative) back."""
     lag: dict[str, Lag] = field(default_factory=dict)
     """By loop (``asyncio``, ``gevent``), from T0 - 1 s to the last decision."""
     start_lag: dict[str, Lag] = field(default_factory=dict)
@@ -155,13 +165,31 @@ def worker_void_reasons(trailer: Trailer, settings: Settings) -> list[str]:
                 f"(--max-stall {settings.max_stall_ms:g}); the generator was the bottleneck, so its figures "
                 "say nothing about the target"
             )
-    if trailer.clock_uncertainty_ms > settings.max_clock_uncertainty_ms:
+    if trailer.clock_moved_ms > MAX_CLOCK_MOVED_MS:
+        reasons.append(
+            f"{name}: its clock moved by {span(trailer.clock_moved_ms)} against the master's during the run; "
+            "its T0 and start errors are not to be trusted"
+        )
+    elif trailer.clock_uncertainty_ms > settings.max_clock_uncertainty_ms:
         reasons.append(
             f"{name}: its clock is known only to ±{trailer.clock_uncertainty_ms:.0f} ms "
             f"(--max-clock-uncertainty {settings.max_clock_uncertainty_ms:g})"
         )
+    if trailer.wall_step_ms:
+        reasons.append(f"{name}: {wall_step_words(trailer.wall_step_ms)}")
     if trailer.recorded != trailer.intended:
         reasons.append(
             f"{name}: {trailer.recorded} records of {trailer.intended} sessions in burst {trailer.burst}"
         )
     return reasons
+
+
+def wall_step_words(step_ms: float) -> str:
+    """What a wall clock that was set does to a run."""
+    sign = "+" if step_ms > 0 else "-"
+    return f"its wall clock was set by {sign}{span(abs(step_ms))} during the run; times of day are wrong"
+
+
+def span(ms: float) -> str:
+    """``12 ms`` below a second, ``3.0 s`` from there on."""
+    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"

@@ -13,8 +13,8 @@ from gevent.event import Event
 
 from lk_users.agent_watch import AgentWatch
 from lk_users.barrier import Action, Announced, Kind, MasterBarrier, RunOver, Send, State
-from lk_users.clock import NS_PER_S, SystemClock
-from lk_users.health import Trailer
+from lk_users.clock import NS_PER_MS, NS_PER_S, SystemClock, WallWatch
+from lk_users.health import Trailer, wall_step_words
 from lk_users.plan import Share
 from lk_users.record import Record
 from lk_users.report.folder import BurstInfo, RunInfo, WorkerShare, append_reason
@@ -49,12 +49,16 @@ class RunMaster:
         gone: Callable[[], Mapping[str, str]],
         over: Callable[[], None],
         regions: Mapping[str, str],
+        places: Callable[[], Mapping[str, int]],
     ) -> None:
         """``send``: a message to a worker, to all where its id is empty. ``gone``: workers that left, and
         why. ``over``: called once when nothing more will come. ``regions``: of each worker that is there.
+        ``places``: how many users each worker is to have, as far as that is settled.
         Raises OSError where the folder can't be made."""
         self.settings = settings
         self._clock = SystemClock()
+        self._wall = WallWatch(self._clock)
+        self._region = process.region
         now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
         started = dt.datetime.fromtimestamp(wall_ns / NS_PER_S, tz=dt.UTC)
         self.run_id = f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
@@ -63,12 +67,14 @@ class RunMaster:
         self._send = send
         self._gone = gone
         self._over = over
+        self._places = places
         self._barrier = MasterBarrier(self.run_id, settings, wall_offset_ns=wall_ns - now_ns)
         for worker, region in regions.items():
             self._barrier.hello(worker, region)
         self._copies: dict[str, Journal | None] = {}
         self._ended = Event()
         self._shown = ""
+        self._shared = 0
         self._t0_ns = 0
         info = RunInfo(
             run_id=self.run_id,
@@ -110,6 +116,8 @@ class RunMaster:
 
     def cancel(self, cause: str) -> None:
         """End the run now; waits for nobody."""
+        # Locust stops by itself when its last worker is gone: that is the cause, then.
+        self._note_gone()
         self._do(self._barrier.cancel(cause, self._clock.monotonic_ns()))
 
     @property
@@ -129,6 +137,11 @@ class RunMaster:
         """Make the report. The verdict, and the text that ends the run."""
         self._greenlet.kill(block=False)
         self._watch.stop()
+        wall_step_ns = self._wall.step_ns()
+        if wall_step_ns:
+            append_reason(
+                self.run_dir, f"master ({self._region}): {wall_step_words(wall_step_ns / NS_PER_MS)}"
+            )
         for reason in self._barrier.reasons:
             append_reason(self.run_dir, reason)
         for journal in self._copies.values():
@@ -143,16 +156,24 @@ class RunMaster:
         due_s = 0.0
         while not self._ended.is_set():
             gevent.sleep(TICK_S)
-            now_ns = self._clock.monotonic_ns()
-            for worker, why in self._gone().items():
-                self._do(self._barrier.lost(worker, why, now_ns))
-            self._do(self._barrier.tick(now_ns))
+            self._note_gone()
+            self._do(self._barrier.tick(self._clock.monotonic_ns()))
             due_s += TICK_S
             if due_s >= PROGRESS_S:
                 due_s = 0.0
                 self._show()
 
+    def _note_gone(self) -> None:
+        now_ns = self._clock.monotonic_ns()
+        for worker, why in self._gone().items():
+            self._barrier.placed(self._places())
+            self._do(self._barrier.lost(worker, why, now_ns))
+
     def _do(self, actions: list[Action]) -> None:
+        if self._barrier.burst > self._shared:
+            # Whatever is lost from now on is known to be missing.
+            self._shared = self._barrier.burst
+            self._burst_info(self._shared, self._barrier.shares).append(self.run_dir)
         for action in actions:
             if isinstance(action, Send):
                 self._tell_series(action)
@@ -175,17 +196,20 @@ class RunMaster:
         return self._barrier.state in (State.RUNNING, State.COLLECTING)
 
     def _announced(self, action: Announced) -> None:
-        self._watch.announced(action.t0_wall_ns)
-        workers = self._barrier.workers
-        shares = tuple(
-            WorkerShare(worker=name, region=workers[name].region, first=share.first, count=share.count)
-            for name, share in action.shares.items()
-        )
-        intended = sum(share.count for share in shares)
-        info = BurstInfo(burst=action.burst, t0_wall_ns=action.t0_wall_ns, intended=intended, workers=shares)
+        self._watch.announced(action.t0_wall_ns - self._barrier.wall_offset_ns)
+        info = self._burst_info(action.burst, action.shares, action.t0_wall_ns)
         info.append(self.run_dir)
         self._series.announced(info, self._t0_ns)
-        logger.info("%d users are ready: T0 of burst %d in 1 s", intended, action.burst)
+        logger.info("%d users are ready: T0 of burst %d in 1 s", info.intended, action.burst)
+
+    def _burst_info(self, burst: int, shares: Mapping[str, Share], t0_wall_ns: int = 0) -> BurstInfo:
+        workers = self._barrier.workers
+        parts = tuple(
+            WorkerShare(worker=name, region=workers[name].region, first=share.first, count=share.count)
+            for name, share in shares.items()
+        )
+        intended = sum(share.count for share in parts)
+        return BurstInfo(burst=burst, t0_wall_ns=t0_wall_ns, intended=intended, workers=parts)
 
     def _keep(self, worker: str, lines: list[str]) -> None:
         """A worker on another machine keeps its journal there; the run folder gets a copy."""

@@ -8,6 +8,7 @@ places are given once a run. Ramps and soaks (``--release free``) keep Locust's 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ class Places:
     regions: Mapping[str, str] = field(default_factory=dict)
     """Worker → region, of all that are there at the start."""
     region_users: Mapping[str, int] = field(default_factory=dict)
+    planned: Mapping[str, int] = field(default_factory=dict)
+    """Worker → users that it is to have; empty before the first are placed."""
     given: Counts = field(default_factory=dict)
     """Worker → user class → users; empty until the first were placed."""
 
@@ -39,7 +42,7 @@ class Places:
         if faults:
             raise Refused(faults)
         self.free, self.regions, self.region_users = free, dict(regions), dict(region_users)
-        self.given = {}
+        self.planned, self.given = {}, {}
 
 
 class Placement(UsersDispatcher):
@@ -67,6 +70,7 @@ class Placement(UsersDispatcher):
         ours = [name for name in here if name in places.regions]
         super().new_dispatch(target_user_count if ours else 0, spawn_rate, user_classes)
         order = worker_of_each_user(ours, places.regions, places.region_users, target_user_count)
+        places.planned = Counter(order)
         self._worker_node_generator = itertools.cycle([here[name] for name in order])
 
     def __next__(self) -> Counts:

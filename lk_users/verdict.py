@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -58,13 +57,14 @@ def judge(
     ``expected_workers``: (worker, region) of those that had a share. ``faults``: further reasons for VOID,
     one clear line each.
     """
+    # What was lost says why sessions are missing, so it comes first.
     reasons = [
+        *faults,
         *_count_reasons(records, intended),
         *_ours_reasons(records, settings),
         *_start_reasons(records, settings),
         *_trailer_reasons(records, trailers, expected_workers),
         *(reason for trailer in trailers for reason in worker_void_reasons(trailer, settings)),
-        *faults,
     ]
     if not slo_results:
         reasons.append("no SLO was evaluated: nothing says what a pass would be")
@@ -111,13 +111,28 @@ def _ours_reasons(records: Sequence[Record], settings: Settings) -> list[str]:
 
 
 def _start_reasons(records: Sequence[Record], settings: Settings) -> list[str]:
-    p99_ns = percentile(start_errors_ns(records), 99)
-    if p99_ns is None or Fraction(p99_ns, NS_PER_MS) <= Fraction(settings.max_start_error_ms):
+    p99_ns = _start_error_ns(records)
+    limit_ns = settings.max_start_error_ms * NS_PER_MS
+    if p99_ns <= limit_ns:
         return []
+    workers: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        workers.setdefault((record.worker, record.region), []).append(record)
+    off = {name: error for name, own in workers.items() if (error := _start_error_ns(own)) > limit_ns}
     return [
         f"the requests left {p99_ns / NS_PER_MS:.1f} ms off their planned start (p99; --max-start-error "
-        f"{settings.max_start_error_ms:g}): this was not the burst that was asked for"
+        f"{settings.max_start_error_ms:g}): this was not the burst that was asked for",
+        *(
+            f"worker {worker} ({region}): its requests left {error_ns / NS_PER_MS:.1f} ms off (p99)"
+            for (worker, region), error_ns in sorted(off.items())
+            if len(workers) > 1
+        ),
     ]
+
+
+def _start_error_ns(records: Sequence[Record]) -> int:
+    """p99; 0 where no request left."""
+    return percentile(start_errors_ns(records), 99) or 0
 
 
 def _trailer_reasons(

@@ -31,7 +31,7 @@ from lk_users.runtime import Runtime
 from lk_users.settings import PROCESS_OPTIONS, RUN_OPTIONS, Option
 from lk_users.sinks.locust_stats import LocustStats
 from lk_users.version import VERSION
-from lk_users.worker import WorkerSide
+from lk_users.worker import MASTER_GONE_S, WorkerSide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -233,7 +233,7 @@ class Wiring:
                 return
             self.run = RunMaster(
                 settings, self._process, self._target, self._send_to_worker, self._gone, self._run_over,
-                self._regions,
+                self._regions, lambda: self._places.planned,
             )  # fmt: skip
         if self._works:
             name = LOCAL_WORKER if self._leads else str(self._runner.client_id)
@@ -431,7 +431,9 @@ class Wiring:
         return {client.id for client in (*clients.ready, *clients.spawning, *clients.running)}
 
     def _gone(self) -> dict[str, str]:
-        """Workers of this run that Locust lost, and how."""
+        """Workers of this run that are lost, and how. Locust misses one after 3 s, and takes it back when it
+        is heard again; so do we, for as long as it holds its master for there. Once none is left, Locust
+        stops."""
         if self.run is None or not isinstance(self._runner, MasterRunner):
             return {}
         clients = self._runner.clients
@@ -441,5 +443,7 @@ class Wiring:
             if client is None:
                 gone[name] = "it quit"
             elif client.state == locust.runners.STATE_MISSING:
-                gone[name] = "no heartbeat for 3 s"
+                silent_s = locust.runners.HEARTBEAT_LIVENESS - client.heartbeat
+                if silent_s >= MASTER_GONE_S or self._runner.worker_count == 0:
+                    gone[name] = f"no heartbeat for {silent_s} s"
         return gone

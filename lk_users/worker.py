@@ -6,6 +6,7 @@ network or stay in this process is the wiring's business.
 
 from __future__ import annotations
 
+import gc
 import logging
 import resource
 import sys
@@ -17,6 +18,7 @@ import gevent
 from gevent.event import Event
 
 from lk_users.barrier import (
+    Again,
     Build,
     Cancel,
     Collect,
@@ -26,9 +28,10 @@ from lk_users.barrier import (
     Look,
     Release,
     WorkerBarrier,
+    WorkerStep,
 )
 from lk_users.burst import Burst, FreeUsers, Stage, Worker
-from lk_users.clock import NS_PER_MS, PingEstimator, SystemClock
+from lk_users.clock import NS_PER_MS, OtherClock, SystemClock
 from lk_users.engines.ground import Ground, break_ground
 from lk_users.engines.idle import IdleEngine
 from lk_users.engines.sdk_pool import SdkPool
@@ -59,7 +62,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# The first pings come fast, to have an estimate before T0; then they only keep it fresh.
+# The first pings come fast, and those shortly before T0; else they only keep the estimate fresh.
 QUICK_PINGS = 12
 QUICK_PING_S = 0.1
 PING_S = 2.0
@@ -69,6 +72,7 @@ PROGRESS_S = 0.5
 # One message of records; Locust's own queue carries heartbeats too.
 RECORDS_BYTES = 64 * 1024
 ACK_WAIT_S = 10.0
+ACK_TRIES = 3
 # Ordinals of free users: worker by worker, so that none needs to ask.
 FREE_STRIDE = 1024
 
@@ -99,9 +103,10 @@ class WorkerSide:
         self._master_gone = master_gone
         self._alone = False
         self._clock = SystemClock()
-        self._unanswered = 0
+        self._unheard_s = 0.0
         self._barrier = WorkerBarrier()
-        self._estimator = PingEstimator()
+        self._master_clock = OtherClock(newest_stands=True)
+        self._released: Release | None = None
         self._parked = 0
         self._over = Event()
         self._decided_all = Event()
@@ -116,6 +121,8 @@ class WorkerSide:
         self._free_ordinal = index
         self._builder: gevent.Greenlet | None = None
         self._cancel_cause = ""
+        self._late = ""
+        self._trailer: Trailer | None = None
         self._ground: Ground | None = None
         self._witnesses = SdkPool(runtime.watch_child)
         self._freed = Event()
@@ -151,9 +158,10 @@ class WorkerSide:
 
     def receive(self, kind: str, data: Mapping[str, Any]) -> None:
         """A message of the master."""
-        self._unanswered = 0
+        self._unheard_s = 0.0
         if kind == Kind.PONG:
-            self._estimator.add(data["sent_ns"], data["master_ns"], self._clock.monotonic_ns())
+            self._master_clock.add(data["sent_ns"], data["master_ns"], self._clock.monotonic_ns())
+            self._release_anew()
             return
         if kind == Kind.ACK:
             self._acks.setdefault(int(data["sequence"]), Event()).set()
@@ -227,6 +235,8 @@ class WorkerSide:
 
     def _obey(self, command: Command) -> None:
         if isinstance(command, Build):
+            # Here, not in the greenlet: a message that comes before it runs is about this burst.
+            self._begin()
             self._builder = gevent.spawn(self._build, command.share)
         elif isinstance(command, Release):
             self._release(command)
@@ -235,18 +245,35 @@ class WorkerSide:
         elif isinstance(command, Cancel):
             self._cancel(command.cause)
         elif isinstance(command, Collect):
+            if command.cause:
+                self._cancel(command.cause)
             self._collect()
+        elif isinstance(command, Again):
+            self._say_again(command.kind)
         elif isinstance(command, Finish):
-            self.close()
+            gevent.spawn(self._finish)
 
-    def _build(self, share: Share) -> None:
+    def _begin(self) -> None:
+        """A burst of its own: nothing of the last one counts any more."""
         self._counts = dict.fromkeys(self._counts, 0)
         self._records = []
         self._collected.clear()
         self._decided_all.clear()
         self._closing = False
-        self._cancel_cause = ""
+        self._cancel_cause = self._late = ""
         self._burst = None
+        # Sessions are circles of references, and the collector itself may leave those of many bursts.
+        gc.collect()
+        self._trailer = None
+        self._released = None
+
+    def _finish(self) -> None:
+        """A master that took this worker for lost does not wait for it, but its journal is to be whole."""
+        if self._closing:
+            self._collected.wait()
+        self.close()
+
+    def _build(self, share: Share) -> None:
         run_dir = self._process.run_dir / share.run_id
         self._sounds = FailedSounds(run_dir)
         if self._journal is None:
@@ -277,6 +304,9 @@ class WorkerSide:
             self._runtime.on_loop(burst.cancel, self._cancel_cause)
             return
         self._runtime.call(burst.build())
+        while not (self._master_clock.brackets or self._cancel_cause):
+            # T0 on the master's clock says nothing to who does not know that.
+            gevent.sleep(QUICK_PING_S)
         self._barrier.built()
         self._message(Kind.BUILT, {})
 
@@ -314,14 +344,46 @@ class WorkerSide:
             return Endpoint((), target.port, target.authority)
 
     def _release(self, command: Release) -> None:
-        offset = self._estimator.at(self._clock.monotonic_ns())
-        t0_ns = command.t0_ns if offset is None else offset.to_ours_ns(command.t0_ns)
         assert self._burst is not None
+        self._released = command
+        t0_ns = self._t0_ns(command)
+        late_ms = (self._clock.monotonic_ns() - t0_ns) / NS_PER_MS
+        if late_ms > self.settings.max_start_error_ms:
+            self._late = f"T0 came {late_ms:.0f} ms too late: its link to the master or it itself stood still"
         if self._ground is not None and self.settings.dispatch in ("api", "room"):
             self._runtime.on_loop(self._ground.api.spent, self._burst.share.count)
         if self._series is not None:
             self._series.announced(t0_ns, command.t0_wall_ns)
         self._runtime.on_loop(self._burst.announce, t0_ns, command.t0_wall_ns)
+        # The master hears that it came.
+        self._tell_decided()
+
+    def _release_anew(self) -> None:
+        """The master's clock is known better, or was moved: until shortly before T0 that can count."""
+        if self._burst is not None and self._released is not None and self._nears_t0:
+            t0_ns = self._t0_ns(self._released)
+            self._runtime.on_loop(self._burst.announce, t0_ns, self._released.t0_wall_ns)
+
+    def _t0_ns(self, release: Release) -> int:
+        """T0 on our monotonic clock."""
+        offset = self._master_clock.offset(self._clock.monotonic_ns())
+        assert offset is not None
+        return offset.to_ours_ns(release.t0_ns)
+
+    @property
+    def _nears_t0(self) -> bool:
+        """Is everything built, and T0 not past?"""
+        if self._barrier.step is WorkerStep.ARMED:
+            return True
+        return self._released is not None and self._clock.monotonic_ns() < self._t0_ns(self._released)
+
+    def _say_again(self, kind: Kind) -> None:
+        if kind is Kind.DECIDED:
+            self._tell_decided()
+        elif kind is Kind.BUILT:
+            self._message(Kind.BUILT, {})
+        elif self._trailer is not None:
+            self._message(Kind.TRAILER, {"trailer": self._trailer.to_dict()})
 
     def _look(self) -> None:
         if self._burst is not None and self._api is not None:
@@ -350,10 +412,11 @@ class WorkerSide:
             trailer = self._free_trailer()
         elif self._burst is not None:
             self._runtime.call(self._burst.collect(self._api))
-            offset_ms, uncertainty_ms = self._offset_ms()
             trailer = replace(
-                self._burst.trailer(offset_ms, uncertainty_ms, _peak_rss_mb()),
+                self._burst.trailer(_peak_rss_mb()),
+                **self._clock_figures(),
                 witness_cpu_s=round(self._witnesses.spent_s(), 3),
+                void=(self._late,) if self._late else (),
             )
         else:
             return
@@ -362,11 +425,11 @@ class WorkerSide:
         assert self._series is not None
         self._journal.trailer(trailer)
         self._send_records()
-        closed = self._series.closed(trailer, last=self._is_last(trailer.burst))
-        if closed is not trailer:
-            self._journal.trailer(closed)
-        trailer = closed
-        self._message(Kind.TRAILER, {"trailer": trailer.to_dict()})
+        self._trailer = self._series.closed(trailer, last=self._is_last(trailer.burst))
+        if self._trailer is not trailer:
+            self._journal.trailer(self._trailer)
+        if not self._alone:
+            self._say_again(Kind.TRAILER)
         self._collected.set()
 
     def _is_last(self, burst: int) -> bool:
@@ -378,15 +441,14 @@ class WorkerSide:
         return (self._free_ordinal - self._index) // FREE_STRIDE
 
     def _free_trailer(self) -> Trailer:
-        offset_ms, uncertainty_ms = self._offset_ms()
         return Trailer(
             worker=self.worker.name,
             region=self.worker.region,
             burst=0,
             intended=self._free_started,
             recorded=len(self._records),
-            clock_offset_ms=offset_ms,
-            clock_uncertainty_ms=uncertainty_ms,
+            **self._clock_figures(),
+            wall_step_ms=round(self._free.wall_step_ms(), 3) if self._free is not None else 0.0,
             lag={
                 name: meter.summary(0, self._clock.monotonic_ns())
                 for name, meter in self._runtime.meters.named()
@@ -405,7 +467,10 @@ class WorkerSide:
             if lines and (record is None or size + len(line) > RECORDS_BYTES):
                 self._sequence += 1
                 acked = self._acks.setdefault(self._sequence, Event())
-                if not self._alone:
+                # Again until it is there: a connection that was cut takes along what was under way.
+                for _ in range(ACK_TRIES):
+                    if self._alone or acked.is_set():
+                        break
                     self._message(Kind.RECORDS, {"sequence": self._sequence, "records": lines})
                     acked.wait(ACK_WAIT_S)
                 lines, size = [], 0
@@ -444,10 +509,7 @@ class WorkerSide:
         self._series.recorded(record)
 
     def _tell_parked(self) -> None:
-        now_ns = self._clock.monotonic_ns()
-        offset = self._estimator.at(now_ns)
-        trip_ns = 2 * offset.uncertainty_ns if offset is not None else 0
-        self._send(Kind.PARKED, {"count": self._parked, "trip_ns": trip_ns})
+        self._send(Kind.PARKED, {"count": self._parked, "trip_ns": self._master_clock.trip_ns})
 
     def _tell_decided(self) -> None:
         self._message(Kind.DECIDED, dict(self._counts))
@@ -472,22 +534,31 @@ class WorkerSide:
         while True:
             self._send(Kind.PING, {"sent_ns": self._clock.monotonic_ns()})
             pings += 1
-            if pings < QUICK_PINGS:
-                gevent.sleep(QUICK_PING_S)
-                continue
+            pause_s = QUICK_PING_S if pings < QUICK_PINGS or self._nears_t0 else PING_S
+            if pause_s == PING_S and self._parked and self._barrier.step is WorkerStep.IDLE:
+                # The master may have missed it.
+                self._tell_parked()
             # Counted, not timed: a process that was stopped for a while has heard nobody either.
-            self._unanswered += 1
-            gevent.sleep(PING_S)
-            if self._unanswered * PING_S >= MASTER_GONE_S:
+            self._unheard_s += pause_s
+            gevent.sleep(pause_s)
+            if self._unheard_s >= MASTER_GONE_S:
                 self._alone = True
                 self._master_gone()
                 return
 
-    def _offset_ms(self) -> tuple[float, float]:
-        offset = self._estimator.at(self._clock.monotonic_ns())
+    def _clock_figures(self) -> dict[str, Any]:
+        """For the trailer: the master's clock against ours, and whether it always was so. What it moved by
+        is uncertain, too."""
+        known = self._master_clock
+        offset = known.offset(self._clock.monotonic_ns())
         if offset is None:
-            return 0.0, 0.0
-        return offset.offset_ns / NS_PER_MS, offset.uncertainty_ns / NS_PER_MS
+            return {}
+        return {
+            "clock_offset_ms": round(offset.offset_ns / NS_PER_MS, 3),
+            "clock_uncertainty_ms": round((offset.uncertainty_ns + known.moved_ns) / NS_PER_MS, 3),
+            "clock_steps": known.apart,
+            "clock_moved_ms": round(known.moved_ns / NS_PER_MS, 3),
+        }
 
 
 def _tell_way(found: Found) -> None:

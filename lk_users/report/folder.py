@@ -3,7 +3,7 @@
 ::
 
     run.json          what was asked for, written before the first user
-    bursts.jsonl      one line a burst as it is announced: T0 and who takes part
+    bursts.jsonl      who takes part in each burst, and again with its T0 when that is announced
     void.jsonl        what the master alone knows of why the run is void
     agent_workers.jsonl   what the agent's workers said of their load (--agent-worker-url)
     workers/*.jsonl   each worker's journal (lk_users.sinks.jsonl)

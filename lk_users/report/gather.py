@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from lk_users.errors import Refused
-from lk_users.report.folder import AUDIO_DIR, RunInfo, write_atomically
+from lk_users.report.folder import AUDIO_DIR, RunInfo, append_reason, read_reasons, write_atomically
 from lk_users.sinks.jsonl import RECORD, SHARE, WORKERS_DIR
 from lk_users.sinks.outbox import SPOOL_DIR, SPOOL_SUFFIX
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def gather(run_dir: Path, others: Sequence[Path]) -> list[str]:
-    """Bring journals, spools and sounds of the run's other folders into ``run_dir``; the workers' names.
+    """Bring the journals, spools, sounds and reasons for VOID of other folders of the same run into
+    ``run_dir``; the workers' names.
 
     What is there already stays, so it can be done again. Raises Refused where a folder has no journals of
     this run, RecordError where ``run_dir`` is no run, OSError.
@@ -36,6 +37,9 @@ def gather(run_dir: Path, others: Sequence[Path]) -> list[str]:
         for sound in sorted((other / AUDIO_DIR).glob("*.wav")):
             (run_dir / AUDIO_DIR).mkdir(exist_ok=True)
             shutil.copyfile(sound, run_dir / AUDIO_DIR / sound.name)
+        for reason in read_reasons(other):
+            if reason not in read_reasons(run_dir):
+                append_reason(run_dir, reason)
     return workers
 
 

@@ -218,11 +218,14 @@ def _workers(records: Sequence[Record], trailers: Sequence[Trailer]) -> list[dic
 
 def _health(trailers: Sequence[Trailer]) -> dict[str, Any]:
     if not trailers:
-        names = ("clock_offset_ms", "clock_uncertainty_ms", "lag_ms", "start_lag_ms")
-        return dict.fromkeys((*names, "cpu_s", "read_cpu_s", "rss_mb"))
+        names = ("clock_offset_ms", "clock_uncertainty_ms", "clock_steps", "clock_moved_ms", "wall_step_ms")
+        return dict.fromkeys((*names, "lag_ms", "start_lag_ms", "cpu_s", "read_cpu_s", "rss_mb"))
     return {
         "clock_offset_ms": trailers[-1].clock_offset_ms,
         "clock_uncertainty_ms": max(trailer.clock_uncertainty_ms for trailer in trailers),
+        "clock_steps": max(trailer.clock_steps for trailer in trailers),
+        "clock_moved_ms": max(trailer.clock_moved_ms for trailer in trailers),
+        "wall_step_ms": max((trailer.wall_step_ms for trailer in trailers), key=abs),
         "lag_ms": _worst([lag for trailer in trailers for lag in trailer.lag.values()]),
         "start_lag_ms": _worst([lag for trailer in trailers for lag in trailer.start_lag.values()]),
         "cpu_s": round(sum(trailer.cpu_s for trailer in trailers), 3),

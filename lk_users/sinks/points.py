@@ -124,7 +124,9 @@ def t0_point(run_id: str, burst: int, intended: int, t0_wall_ns: int) -> Point:
 
 def end_point(run_id: str, judgement: Judgement, figures: Mapping[str, Value], ended_wall_ns: int) -> Point:
     """A run ended. ``figures``: what runs are compared by, from its summary."""
-    text = f"{judgement.verdict.value}" + "".join(f"; {reason}" for reason in judgement.void_reasons[:1])
+    missed = [f"missed: {slo.text}" for slo in judgement.slo if not slo.ok]
+    why = judgement.void_reasons or missed
+    text = "; ".join((judgement.verdict.value, *why[:1]))
     fields: dict[str, Value] = {
         "text": text,
         "verdict": judgement.verdict.value,

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +9,7 @@ from builders import RUN_ID, settings
 
 from lk_users.barrier import (
     DECISION_GRACE_NS,
+    Again,
     Announced,
     Build,
     Cancel,
@@ -61,8 +62,13 @@ class Run:
         return self.do(*getattr(self.barrier, kind)(worker, message, self.now_ns))
 
     def tick(self, after_s: float = 0.0) -> list[Action]:
+        """What is new in it: a message said again, to whoever has not reacted, is not."""
         self.now_ns += round(after_s * S)
-        return self.do(*self.barrier.tick(self.now_ns))
+        said = [replace(action, worker="") for action in self.actions if isinstance(action, Send)]
+        actions = self.barrier.tick(self.now_ns)
+        return self.do(
+            *(one for one in actions if not isinstance(one, Send) or replace(one, worker="") not in said)
+        )
 
     def park(self, trip_ns: int = 0) -> list[Action]:
         """Everybody says hello and parks its users; Locust is done spawning. What the last of it asks for."""
@@ -121,6 +127,10 @@ def share(worker: str, first: int, count: int, burst: int = 1, total: int = 600)
 
 COLLECT = Send(Kind.COLLECT, {"run": RUN_ID, "burst": 1})
 FINISH = [Send(Kind.FINISH, {"run": RUN_ID}), RunOver()]
+
+
+def collect(cause: str) -> Send:
+    return Send(Kind.COLLECT, {**COLLECT.data, "cause": cause})
 
 
 def cancel(cause: str) -> Send:
@@ -186,6 +196,32 @@ def test_t0_lies_far_enough_ahead(trip_ms: int, ahead_ms: int) -> None:
     assert isinstance(message, Send)
     assert message.worker == ""
     assert message.data["t0_ns"] == NOW + ahead_ms * NS_PER_MS
+
+
+def test_whoever_has_not_reacted_is_told_again() -> None:
+    two = run((3, 3))
+    two.park()
+    two.tell("built", "w1")
+    assert two.barrier.tick(NOW + 2 * S - 1) == []
+    assert two.barrier.tick(NOW + 2 * S) == [share("w2", 3, 3, total=6)]
+    assert two.barrier.tick(NOW + 4 * S - 1) == []
+    two.now_ns = NOW + 5 * S
+    (t0, _) = two.tell("built", "w2")
+    assert isinstance(t0, Send)
+    two.tell("decided", "w1", decided=0, welcomed=0, failed=0, answered=0)
+    for again_ms in (200, 400):
+        again_ns = two.now_ns + again_ms * NS_PER_MS
+        assert two.barrier.tick(again_ns - 1) == []
+        assert two.barrier.tick(again_ns) == [replace(t0, worker="w2")]
+    # Both heard it: what they decided may still be lost on its way.
+    two.tell("decided", "w2", decided=0, welcomed=0, failed=0, answered=0)
+    two.decide("w1")
+    assert two.barrier.tick(two.now_ns + 600 * NS_PER_MS) == [replace(t0, worker="w2")]
+    assert two.barrier.tick(two.now_ns + 2599 * NS_PER_MS) == []
+    two.now_ns += 10 * S
+    assert two.decide("w2") == [COLLECT]
+    two.trail("w1")
+    assert two.barrier.tick(two.now_ns + 2 * S) == [replace(COLLECT, worker="w2")]
 
 
 def test_several_bursts_with_an_interval() -> None:
@@ -317,32 +353,43 @@ def test_a_late_trailer_does_not_lengthen_the_rest() -> None:
 # The master: workers that are lost, and deadlines.
 
 
-def test_a_worker_lost_while_gathering_is_made_up_for_by_others() -> None:
+@pytest.mark.parametrize("parked", [0, 7, 300])
+def test_a_worker_lost_while_gathering_ends_the_run_with_every_session_accounted_for(parked: int) -> None:
+    """Nobody gets its users, so there is nothing to wait for; what it was to have is missing, and the others
+    record theirs as cancelled."""
     two = run((300, 300))
     for worker in two.counts:
         two.barrier.hello(worker, "eu")
-        two.tell("parked", worker, count=300)
+        two.tell("parked", worker, count=parked)
+    two.barrier.placed({"w1": 300, "w2": 300})
+    actions = two.do(*two.barrier.lost("w2", "gone", NOW))
+    assert actions == [
+        share("w1", 0, 300),
+        cancel("worker w2 was lost before T0"),
+        collect("worker w2 was lost before T0"),
+    ]
+    assert two.barrier.shares == {
+        "w1": Share(RUN_ID, 1, 0, 300, 600), "w2": Share(RUN_ID, 1, 300, 300, 600),
+    }  # fmt: skip
+    assert two.trail("w1") == FINISH
+    assert two.barrier.reasons == ["worker w2 (eu) was lost: gone", "worker w2 was lost before T0"]
+
+
+def test_a_worker_without_users_may_be_lost_while_gathering() -> None:
+    two = run((600, 0))
+    for worker in two.counts:
+        two.barrier.hello(worker, "eu")
+    two.barrier.placed({"w1": 600})
     assert two.do(*two.barrier.lost("w2", "gone", NOW)) == []
     assert two.do(*two.barrier.spawning_complete(600, NOW)) == []
     assert two.tell("parked", "w1", count=600) == [share("w1", 0, 600)]
     assert two.barrier.reasons == []
 
 
-def test_users_of_a_lost_worker_are_not_ready() -> None:
-    two = run((300, 300))
-    for worker in two.counts:
-        two.barrier.hello(worker, "eu")
-        two.tell("parked", worker, count=300)
-    two.do(*two.barrier.lost("w2", "gone", NOW), *two.barrier.spawning_complete(600, NOW))
-    assert two.tick(119.9) == []
-    assert two.tick(0.1) == FINISH
-    assert two.barrier.reasons == ["only 300 of 600 users were ready in time (--park-timeout 120)"]
-
-
 def test_a_worker_lost_while_building_cancels_the_run() -> None:
     two = run((300, 300)).to(State.BUILDING)
     actions = two.do(*two.barrier.lost("w2", "no heartbeat", NOW))
-    assert actions == [cancel("worker w2 was lost before T0"), COLLECT]
+    assert actions == [cancel("worker w2 was lost before T0"), collect("worker w2 was lost before T0")]
     assert two.trail("w1") == FINISH
     assert two.barrier.reasons == ["worker w2 (eu) was lost: no heartbeat", "worker w2 was lost before T0"]
 
@@ -376,14 +423,14 @@ def test_a_worker_lost_after_its_trailer_has_said_all() -> None:
     assert two.barrier.reasons == []
 
 
-def test_a_worker_lost_between_bursts_gets_no_share_and_no_run_waits_for_ever() -> None:
-    two = run((300, 300), bursts="2").to(State.COLLECTING)
+def test_a_worker_lost_between_bursts_ends_the_run() -> None:
+    two = run((300, 300), bursts="3").to(State.COLLECTING)
     two.trail()
-    two.do(*two.barrier.lost("w2", "no heartbeat", two.now_ns))
-    assert two.tick(0.01) == []
-    assert two.barrier.state is State.GATHERING
-    assert two.tick(120) == FINISH
-    assert two.barrier.reasons == ["only 300 of 600 users were ready in time (--park-timeout 120)"]
+    assert two.do(*two.barrier.lost("w2", "no heartbeat", two.now_ns)) == FINISH
+    assert two.barrier.reasons == [
+        "worker w2 (eu) was lost: no heartbeat",
+        "bursts 2 to 3 were not begun",
+    ]
 
 
 def test_the_last_worker_lost_ends_the_run() -> None:
@@ -420,7 +467,7 @@ def test_not_built_in_time() -> None:
     two = run((300, 300)).to(State.BUILDING)
     two.tell("built", "w1")
     assert two.tick(119.9) == []
-    assert two.tick(0.1) == [cancel("not built in time: w2"), COLLECT]
+    assert two.tick(0.1) == [cancel("not built in time: w2"), collect("not built in time: w2")]
     assert two.trail("w1") == []
     assert two.tick(30) == FINISH
     assert two.barrier.reasons == [
@@ -489,7 +536,7 @@ def test_cancelling_what_has_no_sessions_is_the_end(state: State) -> None:
 @pytest.mark.parametrize("state", [State.BUILDING, State.RUNNING])
 def test_cancelling_collects_what_there_is(state: State) -> None:
     one = run(bursts="2").to(state)
-    assert one.do(*one.barrier.cancel("stopped", NOW)) == [cancel("stopped"), COLLECT]
+    assert one.do(*one.barrier.cancel("stopped", NOW)) == [cancel("stopped"), collect("stopped")]
     assert one.do(*one.barrier.cancel("stopped again", NOW)) == []
     assert one.trail() == FINISH
     assert one.barrier.reasons == ["stopped"]
@@ -572,9 +619,27 @@ def test_late_and_repeated_messages_change_nothing(step: WorkerStep, kind: Kind)
         return
     one = worker(step)
     meant = step in MEANT_IN[kind]
-    assert (one.receive(kind, DATA[kind]) is not None) == meant
+    command = one.receive(kind, DATA[kind])
+    assert (command is not None and not isinstance(command, Again)) == meant
     if not meant:
         assert one.step is step
+
+
+@pytest.mark.parametrize(
+    ("kind", "step", "said"),
+    [
+        (Kind.SHARE, WorkerStep.ARMED, Kind.BUILT),
+        (Kind.T0, WorkerStep.RUNNING, Kind.DECIDED),
+        (Kind.COLLECT, WorkerStep.COLLECTING, Kind.TRAILER),
+    ],
+)
+def test_what_is_asked_again_is_answered_again(kind: Kind, step: WorkerStep, said: Kind) -> None:
+    assert worker(step).receive(kind, DATA[kind]) == Again(said)
+
+
+def test_a_collect_names_why_the_run_was_cancelled() -> None:
+    one = worker(WorkerStep.RUNNING)
+    assert one.receive(Kind.COLLECT, {**COLLECT_DATA, "cause": "stopped"}) == Collect("stopped")
 
 
 @pytest.mark.parametrize("step", ACTIVE)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -188,6 +188,46 @@ def with_api(**of_api: Any) -> tuple[list[FakeApi], Callable[[Bench], Coroutine[
 
 
 # The start.
+
+
+@pytest.mark.parametrize(
+    ("said_at_s", "by_ms", "fired_ms"),
+    # The last word counts until 300 ms before T0; an earlier T0 may be past already, and shows so.
+    [(-1.0, 40, 40), (-0.31, -40, -40), (-0.29, 40, 0), (0.5, 3000, 0)],
+)
+def test_t0_can_be_put_right_until_shortly_before(said_at_s: float, by_ms: int, fired_ms: int) -> None:
+    async def work(one: Bench) -> None:
+        await one.start()
+        await one.until(said_at_s)
+        one.burst.announce(v.T0_NS + by_ms * NS_PER_MS, v.WALL_START_NS + 2 * NS_PER_S)
+        await one.until(one.settings.session_timeout_s + 10)
+        await one.burst.collect(None)
+
+    one = bench(work)
+    assert one.outcomes == {Finding.OK: USERS}
+    assert [engine.calls.count("dispatch") for engine in one.engines] == [1] * USERS
+    assert [session.intended_ns - v.T0_NS for session in one.burst.sessions] == [fired_ms * NS_PER_MS] * USERS
+    assert [record.marks_ns["fired"] for record in one.records] == [0] * USERS
+
+
+class SetInMidBurst:
+    """The virtual clock, its wall clock three seconds ahead from T0 on."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.monotonic_ns = clock.monotonic_ns
+        self._clock = clock
+
+    def wall_ns(self) -> int:
+        return self._clock.wall_ns() + (3 * NS_PER_S if self.monotonic_ns() > v.T0_NS else 0)
+
+
+def test_the_trailer_says_by_how_much_the_wall_clock_was_set() -> None:
+    async def work(one: Bench) -> None:
+        stage = replace(one.stage, clock=SetInMidBurst(one.clock))
+        one.burst = Burst(Share(RUN_ID, 1, 0, USERS, USERS), stage)
+        await one.whole()
+
+    assert bench(work).burst.trailer(0).wall_step_ms == 3000
 
 
 def test_all_600_are_released_at_t0() -> None:
@@ -536,10 +576,10 @@ def test_the_trailer() -> None:
         await one.whole()
 
     one = bench(work)
-    trailer = one.burst.trailer(1.23456, 0.5, 80.04)
+    trailer = one.burst.trailer(80.04)
     assert (trailer.worker, trailer.region, trailer.burst) == ("w1", "eu", 1)
     assert (trailer.intended, trailer.recorded) == (USERS, USERS)
-    assert (trailer.clock_offset_ms, trailer.clock_uncertainty_ms, trailer.rss_mb) == (1.235, 0.5, 80.0)
+    assert (trailer.wall_step_ms, trailer.rss_mb) == (0.0, 80.0)
     assert trailer.lag == {"asyncio": Lag(70, 70, 70), "gevent": Lag()}
     assert trailer.start_lag == {"asyncio": Lag(40, 40, 40), "gevent": Lag()}
     assert 0 < trailer.cpu_s < 60

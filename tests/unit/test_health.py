@@ -99,6 +99,12 @@ def test_a_trailer_of_a_newer_version_is_read() -> None:
         ({"clock_uncertainty_ms": 250.1}, "known only to ±250 ms (--max-clock-uncertainty 250)"),
         ({"intended": 7, "recorded": 6}, "6 records of 7 sessions in burst 0"),
         ({"void": ("the disk was full",)}, "the disk was full"),
+        ({"clock_moved_ms": 3000.0}, "its clock moved by 3.0 s against the master's during the run"),
+        ({"clock_moved_ms": 10.6}, "its clock moved by 11 ms against the master's during the run"),
+        # One cause, one line.
+        ({"clock_moved_ms": 3000.0, "clock_uncertainty_ms": 3001.0}, "its clock moved by 3.0 s"),
+        ({"wall_step_ms": 3000.0}, "its wall clock was set by +3.0 s during the run"),
+        ({"wall_step_ms": -150.0}, "its wall clock was set by -150 ms during the run"),
     ],
 )
 def test_void_reasons(changes: dict[str, Any], part: str) -> None:
@@ -108,5 +114,11 @@ def test_void_reasons(changes: dict[str, Any], part: str) -> None:
 
 
 def test_no_void_reason_at_the_limits() -> None:
-    fine = trailer(lag={"asyncio": Lag(0, 0, 1000.0)}, clock_uncertainty_ms=250.0, intended=3, recorded=3)
+    fine = trailer(
+        lag={"asyncio": Lag(0, 0, 1000.0)},
+        clock_uncertainty_ms=250.0,
+        intended=3,
+        recorded=3,
+        clock_moved_ms=10.0,
+    )
     assert worker_void_reasons(fine, settings()) == []

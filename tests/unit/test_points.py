@@ -69,7 +69,7 @@ def test_runs_are_compared_by_figures_of_their_summary(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "summary.json").read_text())
     point = end_point(RUN_ID, judgement, run_figures(summary), T0_WALL_NS)
     assert point.fields == {
-        "text": "SLO_FAILED",
+        "text": "SLO_FAILED; missed: count(lost) == 0",
         "verdict": "SLO_FAILED",
         "exit_code": 10,
         "version": "0.1.0",

@@ -398,8 +398,19 @@ def test_workers_over_bursts_and_loops() -> None:
         read_cpu_s=0.25,
         rss_mb=80,
         clock_offset_ms=1,
+        clock_steps=1,
+        clock_moved_ms=2,
+        wall_step_ms=-200,
     )
-    second = trailer(burst=1, lag={"asyncio": Lag(0, 9, 5)}, cpu_s=2, rss_mb=70, clock_offset_ms=3)
+    second = trailer(
+        burst=1,
+        lag={"asyncio": Lag(0, 9, 5)},
+        cpu_s=2,
+        rss_mb=70,
+        clock_offset_ms=3,
+        clock_steps=2,
+        clock_moved_ms=5,
+    )
     records = [welcomed(0), welcomed(0, burst=1), welcomed(1, worker="w2", region="us")]
     mine, other = summary_of(records, (first, second))["workers"]
     assert mine == {
@@ -408,6 +419,9 @@ def test_workers_over_bursts_and_loops() -> None:
         "sessions": 2,
         "clock_offset_ms": 3,
         "clock_uncertainty_ms": 0.4,
+        "clock_steps": 2,
+        "clock_moved_ms": 5,
+        "wall_step_ms": -200,
         "lag_ms": {"p50": 2, "p95": 9, "max": 30},
         "start_lag_ms": None,
         "cpu_s": 3.5,

@@ -114,6 +114,15 @@ def test_start_error_is_judged_at_p99_over_those_that_wrote() -> None:
     assert judged([*on_time[1:], late], options={"max_start_error": "80"}).verdict is Verdict.PASS
 
 
+def test_a_start_error_names_the_workers_that_it_comes_from() -> None:
+    on_time = [welcomed(i, worker="w1", region="eu", marks_ns={"fired": 1_000_000}) for i in range(60)]
+    late = [welcomed(i, worker="w2", region="ap", marks_ns={"fired": 2_000_000_000}) for i in range(60, 70)]
+    trailers = [trailer(worker="w1"), trailer(worker="w2")]
+    assert void_of([*on_time, *late], trailers=trailers)[1:] == (
+        "worker w2 (ap): its requests left 2000.0 ms off (p99)",
+    )
+
+
 def test_an_early_start_is_an_error_too() -> None:
     assert "80.0 ms" in void_of([welcomed(0, marks_ns={"fired": -80_000_000})])[0]
 
