@@ -68,7 +68,9 @@ class InfluxStream:
         if not self._settled.wait(limit_s):
             # Whether it was written nobody knows: it is sent again from the spool, which changes nothing.
             self._greenlet.kill()
-            self._say_down(f"no answer in {limit_s:g} s")
+            cause = f"no answer in {limit_s:g} s"
+            self._say_down(cause)
+            self.outbox.unavailable(cause)
             if not last:
                 self._greenlet = gevent.spawn(self._work)
         self._tries_left = 0

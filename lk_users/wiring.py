@@ -271,7 +271,7 @@ class Wiring:
     # The end.
 
     def close_run(self, cause: str) -> None:
-        """End what still runs, come to the verdict, set the exit code. Idempotent; whoever comes while another
+        """End what still runs, come to the verdict, set the exit code. Once; whoever comes while another
         is at it waits for that one, since Locust exits right after."""
         if self._closing:
             self._closed.wait()

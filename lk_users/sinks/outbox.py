@@ -166,7 +166,7 @@ class Parts:
 class Outbox:
     """The points of one process in one run."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, queue_bytes: int = QUEUE_BYTES) -> None:
         self.accepted = 0
         self.written = 0
         self.dropped: Counter[str] = Counter()
@@ -175,7 +175,8 @@ class Outbox:
         self._spool = spool
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
-        self._spill_at_bytes = QUEUE_BYTES
+        self._queue_bytes = queue_bytes
+        self._spill_at_bytes = queue_bytes
         self._parts = Parts()
         self._closed = False
 
@@ -185,7 +186,7 @@ class Outbox:
         self._queue.append(line)
         self._queued_bytes += len(line)
         if self._closed or self._queued_bytes > self._spill_at_bytes:
-            self.park()
+            self._to_disk([])
 
     @property
     def queued(self) -> int:
@@ -243,8 +244,13 @@ class Outbox:
 
     def park(self) -> None:
         """What is in memory goes to disk, as far as that takes it."""
-        waiting = [*self._in_memory(), *self._queue]
+        under_way = self._in_memory()
         self._parts.clear()
+        self._to_disk(under_way)
+
+    def _to_disk(self, first: Sequence[bytes]) -> None:
+        """These and what is queued. What is under way stays so."""
+        waiting = [*first, *self._queue]
         taken, why = self._spool.add(waiting)
         left = waiting[taken:]
         if why:
@@ -252,7 +258,7 @@ class Outbox:
             left = self._kept(left, why)
         self._queue = deque(left)
         self._queued_bytes = sum(map(len, left))
-        self._spill_at_bytes = self._queued_bytes + QUEUE_BYTES
+        self._spill_at_bytes = self._queued_bytes + self._queue_bytes
 
     def close(self) -> None:
         """Nothing more is sent: what is in memory goes to disk, or is dropped."""

@@ -172,6 +172,19 @@ def test_memory_is_bounded_by_the_disk(box: Outbox, path: Path) -> None:
     assert (box.queued, box.spooled) == (0, needed + 1)
 
 
+def test_a_queue_that_overflows_leaves_what_is_under_way(path: Path) -> None:
+    box = Outbox(Spool(path), queue_bytes=2 * len(session(0)))
+    box.accept(session(0))
+    box.next()
+    for n in range(1, 5):
+        box.accept(session(n))
+    assert (box.queued, box.spooled) == (2, 3)
+    box.taken()
+    assert box.written == 1
+    assert send_all(box) == [session(4), session(1), session(2), session(3)]
+    assert balance(box) == 0
+
+
 def test_a_full_disk_costs_live_points_first(path: Path) -> None:
     disk = FullDisk(path)
     disk.room = len(session(0))
@@ -214,9 +227,7 @@ def test_a_full_disk_is_not_asked_for_every_point(path: Path, monkeypatch: pytes
     disk = FullDisk(path)
     add = disk.add
     monkeypatch.setattr(disk, "add", lambda lines: asked.append(len(lines)) or add(lines))
-    monkeypatch.setattr(outbox_module, "QUEUE_BYTES", 10 * len(session(0)))
-    box = Outbox(disk)
-    box._spill_at_bytes = 10 * len(session(0))
+    box = Outbox(disk, queue_bytes=10 * len(session(0)))
     for _ in range(100):
         box.accept(session(0))
     assert len(asked) < 12
@@ -248,7 +259,7 @@ def test_the_account_holds_whatever_happens(tmp_path: Path) -> None:
         rng = random.Random(seed)
         disk = FullDisk(tmp_path / str(seed) / "w.lp")
         disk.room = rng.choice((0, 500, 10**9))
-        box = Outbox(disk)
+        box = Outbox(disk, queue_bytes=rng.choice((200, QUEUE_BYTES)))
         written: list[bytes] = []
         accepted: list[bytes] = []
         for step in range(200):
@@ -257,6 +268,9 @@ def test_the_account_holds_whatever_happens(tmp_path: Path) -> None:
                 accepted.append(rng.choice((session, live))(step))
                 box.accept(accepted[-1])
             elif (chunk := box.next()) is not None:
+                # Meanwhile more comes.
+                accepted.append(live(10_000 + step))
+                box.accept(accepted[-1])
                 if event < 0.7:
                     written += chunk.lines
                     box.taken()
