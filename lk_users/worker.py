@@ -6,6 +6,7 @@ network or stay in this process is the wiring's business.
 
 from __future__ import annotations
 
+import gc
 import logging
 import resource
 import sys
@@ -261,6 +262,8 @@ class WorkerSide:
         self._closing = False
         self._cancel_cause = self._late = ""
         self._burst = None
+        # Sessions are circles of references, and the collector itself may leave those of many bursts.
+        gc.collect()
         self._trailer = None
         self._released = None
 

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.real
 
 def test_three_bursts_in_a_row_are_flat(stack: Stack, tmp_path: Path) -> None:
     with Links() as links:
-        ended, after = run(40, 2, 3, stack, tmp_path / "run", links, "--max-stall", "9000")
-    assert (ended.code, ended.summary["outcomes"]) == (0, {"ok": 120}), ended.text
+        ended, after = run(40, 2, 4, stack, tmp_path / "run", links, "--max-stall", "9000")
+    assert (ended.code, ended.summary["outcomes"]) == (0, {"ok": 160}), ended.text
     # Each worker's burst of 20 keeps its sockets for one more burst; from the second on it is level.
     for worker in range(2):
         first, second, third = (held[worker] for held in after)
