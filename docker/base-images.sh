@@ -1,6 +1,7 @@
 #!/bin/sh
 # Brings the images that Dockerfile and compose.yaml start from. Where no image registry can be reached, it makes
-# them under the names that they have there: from Debian's packages, and a LiveKit server binary.
+# them under the names that they have there: from Debian's packages, a LiveKit server and an InfluxDB binary.
+# Grafana's cannot be made so: without it, `docker compose up master` has all that a run needs.
 #
 #   docker/base-images.sh [LIVEKIT_SERVER]
 #
@@ -12,13 +13,14 @@ say() { echo "base-images: $*" >&2; }
 fail() { say "$*"; exit 12; }
 
 python_image=$(sed -n 's/^FROM \(python:[^ ]*\).*/\1/p' "$here/Dockerfile" | head -n 1)
+influx_image=$(sed -n 's/^ *image: \(influxdb:[^ ]*\)$/\1/p' "$here/compose.yaml")
 server_image=$(sed -n 's/^ *image: \(livekit\/livekit-server:[^ ]*\)$/\1/p' "$here/compose.yaml")
 # python:3.13-slim-trixie: the Debian whose Python that is.
 suite=${python_image##*-}
 
 docker version >/dev/null 2>&1 || fail "no Docker engine answers: start dockerd, or set DOCKER_HOST"
 has() { docker image inspect "$1" >/dev/null 2>&1 || docker pull --quiet "$1" >/dev/null 2>&1; }
-if has "$python_image" && has "$server_image"; then
+if has "$python_image" && has "$server_image" && has "$influx_image"; then
     exit 0
 fi
 
@@ -64,4 +66,16 @@ print(find_or_build(None, say_on_stderr))')}
         *) docker rmi "$server_image" >/dev/null; fail "$binary is $version, and not $server_image" ;;
     esac
     say "made $server_image"
+fi
+
+if ! has "$influx_image"; then
+    binary=$("${PYTHON:-python3}" -c '
+from lk_users.local.influxd import find_or_build
+from lk_users.local.stack import say_on_stderr
+print(find_or_build(say_on_stderr))')
+    container=$(docker create "$python_image")
+    docker cp "$binary" "$container:/usr/bin/influxd" >/dev/null
+    docker commit --change 'CMD ["influxd"]' "$container" "$influx_image" >/dev/null
+    docker rm "$container" >/dev/null
+    say "made $influx_image"
 fi

@@ -202,7 +202,7 @@ def _table(axes: Axes, panel: Panel, found: Sequence[Row], view: View) -> None:
     width_in = _width_in(axes)
     height_in = axes.get_window_extent().height / axes.figure.dpi
     fitting_in = height_in / (len(found) + 1)
-    step_in = min(0.2, fitting_in if fitting_in > 0.113 else 0.16)
+    step_in = min(0.2, fitting_in if fitting_in > 0.1 else 0.16)
     step = step_in / height_in
     shown = found[: max(1, int(1 / step) - 1)]
     texts = {

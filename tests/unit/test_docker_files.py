@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from lk_users.local.influxd import PROGRAM
 from lk_users.local.server import VERSION
 from lk_users.settings import RUN_OPTIONS
 
@@ -19,12 +20,27 @@ def text(name: str) -> str:
 def test_every_option_of_a_run_passes_through_compose() -> None:
     master = text("compose.yaml")
     named = set(re.findall(r"^ +(LK_[A-Z_]+):", master, re.MULTILINE))
-    # Whether LiveKit Cloud may be loaded is no question here: the server is its own.
-    assert named == {option.variable for option in RUN_OPTIONS}
+    # Where points go is said here. Whether LiveKit Cloud may be loaded is no question: the server is its own.
+    where = {"LK_INFLUX_URL", "LK_INFLUX_ORG", "LK_INFLUX_BUCKET"}
+    assert named - where == {option.variable for option in RUN_OPTIONS}
 
 
 def test_the_server_is_the_embedded_stack_s() -> None:
     assert re.findall(r"livekit/livekit-server:(\S+)", text("compose.yaml")) == [f"v{VERSION}"]
+
+
+def test_the_database_is_the_one_of_the_tests() -> None:
+    assert re.findall(r"image: influxdb:(\S+)", text("compose.yaml")) == [PROGRAM.version]
+
+
+def test_grafana_is_given_what_its_data_source_names() -> None:
+    source = (ROOT / "grafana" / "provisioning" / "datasources" / "influxdb.yaml").read_text()
+    grafana = text("compose.yaml").split("\n  grafana:\n", 1)[1].split("\nnetworks:", 1)[0]
+    for variable in re.findall(r"\$\{(\w+)\}", source):
+        assert re.search(rf"\b{variable}(:|=)", grafana), variable
+    # The one whose schema the dashboards are written in.
+    (version,) = re.findall(r"image: grafana/grafana:(\S+)", grafana)
+    assert f"docker/compose.yaml pins, {version}." in (ROOT / "pyproject.toml").read_text()
 
 
 def test_both_stages_stand_on_one_base_that_is_pinned() -> None:
