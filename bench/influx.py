@@ -166,6 +166,8 @@ def burst(*options: str) -> None:
             }
             for kind, env in kinds.items():
                 summary = run(env, *options)
+                if summary["verdict"] == "VOID":
+                    sys.exit(f"{kind}: void, so there is nothing to compare: {summary['void_reasons']}")
                 seen.setdefault(kind, []).append(summary)
                 found = sessions(up, summary["run_id"])
                 print(f"{kind:<8} {figures(summary)}, {found} in the database", flush=True)
