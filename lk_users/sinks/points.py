@@ -61,7 +61,7 @@ def session_point(record: Record) -> Point:
         if at_ns is not None:
             fields[f"{mark}_ms"] = _ms(at_ns)
         fields[f"wait_{mark}_ms"] = limit_ms if at_ns is None else _ms(at_ns)
-    fields |= {f"{phase}_ms": _ms(length_ns) for phase, length_ns in record.phases_ns().items()}
+    fields |= {f"{phase}_ms": _ms(length_ns) for phase, length_ns in record.phases_ns.items()}
     if record.start_error_ns is not None:
         fields["start_error_ms"] = _ms(abs(record.start_error_ns))
     fields |= {
