@@ -12,6 +12,7 @@ import functools
 import json
 import re
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -104,7 +105,8 @@ class Record:
     agent_identity: str = ""
     schema: int = SCHEMA
 
-    @property
+    # Asked for in every table of a report.
+    @cached_property
     def outcome(self) -> Finding:
         return outcome_of(Finding(name) for name in self.findings)
 
@@ -129,7 +131,8 @@ class Record:
         """How far from its intended start the first byte left; None if none did."""
         return self.marks_ns.get(Mark.FIRED)
 
-    def phases_ns(self) -> dict[Phase, int]:
+    @cached_property
+    def phases_ns(self) -> Mapping[Phase, int]:
         """Every phase whose two ends are known. Never negative: clocks that cross give 0."""
         marks = self.marks_ns
         spans: dict[Phase, tuple[int | None, int | None]] = {

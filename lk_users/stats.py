@@ -54,7 +54,7 @@ def mark_samples_ns(records: Iterable[Record], mark: Mark) -> list[int]:
 
 def phase_samples_ns(records: Iterable[Record], phase: Phase) -> list[int]:
     """Ascending lengths of ``phase`` over the sessions that have it: a phase is never censored."""
-    return sorted(phases[phase] for phases in (r.phases_ns() for r in records) if phase in phases)
+    return sorted(phases[phase] for phases in (r.phases_ns for r in records) if phase in phases)
 
 
 def start_errors_ns(records: Iterable[Record]) -> list[int]:

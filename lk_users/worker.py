@@ -37,7 +37,6 @@ from lk_users.engines.idle import IdleEngine
 from lk_users.engines.sdk_pool import SdkPool
 from lk_users.errors import WireError
 from lk_users.health import Trailer
-from lk_users.outcome import Finding
 from lk_users.plan import Share
 from lk_users.record import Mark
 from lk_users.report.folder import append_reason
@@ -492,7 +491,7 @@ class WorkerSide:
         self._counts["decided"] += 1
         self._counts["welcomed"] += record.welcomed
         self._counts["answered"] += not record.welcomed
-        self._counts["failed"] += record.outcome is not Finding.OK
+        self._counts["failed"] += not record.welcomed
 
     def _recorded(self, record: Record, recording: Recording | None) -> None:
         assert self._journal is not None

@@ -62,7 +62,7 @@ def _spent_ns(records: Sequence[Record], *, blamable: bool) -> dict[Phase, int]:
     """Time in each phase, all sessions together. ``blamable``: only of phases that our lag did not cover."""
     spent = dict.fromkeys(Phase, 0)
     for record in records:
-        for phase, length_ns in record.phases_ns().items():
+        for phase, length_ns in record.phases_ns.items():
             if not blamable or length_ns >= record.lag_ms * NS_PER_MS:
                 spent[phase] += length_ns
     return spent

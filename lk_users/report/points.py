@@ -6,9 +6,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from lk_users.clock import NS_PER_MS
-from lk_users.outcome import ExitCode, Verdict
-from lk_users.sinks.points import end_point, run_figures, session_point, start_point, t0_point, worker_point
-from lk_users.verdict import Judgement
+from lk_users.sinks.points import end_point, session_point, start_point, t0_point, worker_point
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -31,10 +29,7 @@ def t0_of(info: RunInfo, burst: BurstInfo) -> Point:
 def end_of(info: RunInfo, records: Iterable[Record], summary: Mapping[str, Any]) -> Point:
     """The run ended: when its last outcome stood."""
     ended_ns = max((record.intended_wall_ns + record.decided_ns for record in records), default=0)
-    judgement = Judgement(
-        Verdict(summary["verdict"]), ExitCode(summary["exit_code"]), tuple(summary["void_reasons"]), ()
-    )
-    return end_point(info.run_id, judgement, run_figures(summary), ended_ns or _started_ns(info))
+    return end_point(summary, ended_ns or _started_ns(info))
 
 
 def points_of(info: RunInfo, merged: Merged, summary: Mapping[str, Any]) -> Iterator[Point]:

@@ -264,7 +264,7 @@ def _session(record: Record) -> dict[str, Any]:
         "welcomed_ms": in_ms(record.marks_ns.get(Mark.WELCOMED)),
         "waited_ms": None if record.outcome in OURS else in_ms(wait_ns(record)),
         "lag_ms": record.lag_ms,
-        "phases_ms": {phase.value: in_ms(length_ns) for phase, length_ns in record.phases_ns().items()},
+        "phases_ms": {phase.value: in_ms(length_ns) for phase, length_ns in record.phases_ns.items()},
         **{name: getattr(record, name) for name in _ID_FIELDS},
         "worker": record.worker,
         "region": record.region,

@@ -42,7 +42,7 @@ class LocustStats:
 
     def recorded(self, record: Record) -> None:
         """A session's final record."""
-        phases = record.phases_ns()
+        phases = record.phases_ns
         for phase in LATE_PHASES:
             if phase in phases:
                 self._fire("phase", phase, phases[phase])

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from lk_users.health import Trailer
     from lk_users.record import Record
-    from lk_users.verdict import Judgement
 
     Value = str | int | float | bool
 
@@ -62,7 +61,7 @@ def session_point(record: Record) -> Point:
         if at_ns is not None:
             fields[f"{mark}_ms"] = _ms(at_ns)
         fields[f"wait_{mark}_ms"] = limit_ms if at_ns is None else _ms(at_ns)
-    fields |= {f"{phase}_ms": _ms(length_ns) for phase, length_ns in record.phases_ns().items()}
+    fields |= {f"{phase}_ms": _ms(length_ns) for phase, length_ns in record.phases_ns.items()}
     if record.start_error_ns is not None:
         fields["start_error_ms"] = _ms(abs(record.start_error_ns))
     fields |= {
@@ -122,17 +121,17 @@ def t0_point(run_id: str, burst: int, intended: int, t0_wall_ns: int) -> Point:
     return Point(RUN, tags, {"text": text, "burst": burst, "sessions": intended}, t0_wall_ns)
 
 
-def end_point(run_id: str, judgement: Judgement, figures: Mapping[str, Value], ended_wall_ns: int) -> Point:
-    """A run ended. ``figures``: what runs are compared by, from its summary."""
-    missed = [f"missed: {slo.text}" for slo in judgement.slo if not slo.ok]
-    why = judgement.void_reasons or missed
-    text = "; ".join((judgement.verdict.value, *why[:1]))
+def end_point(summary: Mapping[str, Any], ended_wall_ns: int) -> Point:
+    """A run ended. ``summary``: its ``summary.json``."""
+    missed = [f"missed: {slo['text']}" for slo in summary["slo"] if not slo["ok"]]
+    why = summary["void_reasons"] or missed
     fields: dict[str, Value] = {
-        "text": text,
-        "verdict": judgement.verdict.value,
-        "exit_code": int(judgement.exit_code),
+        "text": "; ".join((summary["verdict"], *why[:1])),
+        "verdict": summary["verdict"],
+        "exit_code": summary["exit_code"],
     }
-    return Point(RUN, {"run": run_id, "event": "end"}, fields | dict(figures), ended_wall_ns)
+    tags = {"run": summary["run_id"], "event": "end"}
+    return Point(RUN, tags, fields | run_figures(summary), ended_wall_ns)
 
 
 def run_figures(summary: Mapping[str, Any]) -> dict[str, Value]:

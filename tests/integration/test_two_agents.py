@@ -86,7 +86,7 @@ Faults = tuple["Finished", list[list[Record]]]
 def test_a_slow_join_is_the_agent_s_way_into_the_room(every_fault: Faults) -> None:
     for record in every_fault[1][0]:
         assert record.outcome == "ok", record.findings
-        assert 1900 * MS < record.phases_ns()[Phase.ACCEPT_TO_JOIN] < 6000 * MS
+        assert 1900 * MS < record.phases_ns[Phase.ACCEPT_TO_JOIN] < 6000 * MS
         assert record.marks_ns["agent_joined"] > 1900 * MS
         assert record.evidence["agent"]["attributes"]["lk.agent.name"] == "welcome"
         assert "agents" not in record.evidence
@@ -98,7 +98,7 @@ def test_an_agent_too_slow_to_join_was_assigned(every_fault: Faults) -> None:
         assert record.cause == f"job {record.job_id} is running on {record.worker_id}"
         assert record.worker_id.startswith("AW_")
         assert "agent_seen" not in record.marks_ns
-        assert record.phases_ns()[Phase.SERVER_QUEUE] > 0
+        assert record.phases_ns[Phase.SERVER_QUEUE] > 0
         assert abs(record.decided_ns - 35_000 * MS) < 500 * MS
 
 

@@ -160,7 +160,7 @@ def written(tmp_path: Path) -> dict[str, set[str]]:
     text["text_matched"] = 1
     records = [heard, queued_session(rng, 1, marks_ns=text), welcomed(2), never_assigned(3)]
     write_run(tmp_path, records, workers={"w1": ("eu", 0, 4)})
-    judgement = make_report(tmp_path)
+    make_report(tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     lag = {"asyncio": Lag(), "gevent": Lag()}
     every = [
@@ -168,7 +168,7 @@ def written(tmp_path: Path) -> dict[str, set[str]]:
         points.worker_point(RUN_ID, trailer(lag=lag, start_lag=lag), 1),
         points.start_point(RUN_ID, 4, "welcome", 1),
         points.t0_point(RUN_ID, 1, 4, 1),
-        points.end_point(RUN_ID, judgement, points.run_figures(summary), 1),
+        points.end_point(summary, 1),
         points.live_point(RUN_ID, "eu", "w1", dict.fromkeys(LIVE_FIELDS, 0), 1),
     ]
     names: dict[str, set[str]] = {}

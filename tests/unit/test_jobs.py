@@ -107,7 +107,7 @@ def test_the_founding_case_by_one_late_read() -> None:
     assert [item["worker_id"] for item in played.record.evidence["agents"]] == ["", "AW_2"]
     # When the first worker was offered it is not known, and nothing is made up.
     assert played.record.started_at_ns == 0
-    assert Phase.SERVER_QUEUE not in played.record.phases_ns()
+    assert Phase.SERVER_QUEUE not in played.record.phases_ns
 
 
 def test_a_watch_too_short_does_not_see_it() -> None:

@@ -65,9 +65,10 @@ def test_each_worker_and_burst_has_its_point() -> None:
 
 def test_runs_are_compared_by_figures_of_their_summary(tmp_path: Path) -> None:
     write_run(tmp_path, [welcomed(0, ms=200.0), never_assigned(1)], workers={"w1": ("eu", 0, 2)})
-    judgement = make_report(tmp_path)
+    make_report(tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
-    point = end_point(RUN_ID, judgement, run_figures(summary), T0_WALL_NS)
+    point = end_point(summary, T0_WALL_NS)
+    assert point.tags == {"run": RUN_ID, "event": "end"}
     assert point.fields == {
         "text": "SLO_FAILED; missed: count(lost) == 0",
         "verdict": "SLO_FAILED",

@@ -11,7 +11,6 @@ from builders import RUN_ID, T0_WALL_NS, never_assigned, queued_session, trailer
 
 from lk_users.cli import main
 from lk_users.clock import NS_PER_MS
-from lk_users.outcome import Verdict
 from lk_users.replay import replay
 from lk_users.report.folder import RunInfo, append_account, merge
 from lk_users.report.make import draft, make_report
@@ -83,7 +82,7 @@ def test_the_end_is_when_the_last_outcome_stood(run: Path) -> None:
     *_, end = points_of(found.info, found.merged, found.summary)
     assert end.tags == {"run": RUN_ID, "event": "end"}
     assert end.time_ns == T0_WALL_NS + never_assigned(2).decided_ns
-    assert end.fields["text"] == Verdict.SLO_FAILED.value
+    assert end.fields["text"] == "SLO_FAILED; missed: count(lost) == 0"
 
 
 def test_a_wrong_point_costs_no_other_and_keeps_the_spool(run: Path) -> None:

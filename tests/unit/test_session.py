@@ -182,7 +182,7 @@ def test_a_good_session_join_first() -> None:
     assert (marks["fired"], marks["connected"], marks["dispatched"], marks["welcomed"]) == (0, 30, 50, 800)
     assert played.engine is not None
     assert played.engine.calls == ["build", "join", "dispatch"]
-    assert played.record.phases_ns()[Phase.USER_JOIN] == 30 * NS_PER_MS
+    assert played.record.phases_ns[Phase.USER_JOIN] == 30 * NS_PER_MS
 
 
 @pytest.mark.parametrize(
