@@ -1,6 +1,6 @@
 """Parts of a run that are lost: every session has its record, and what is void names who was lost, and why.
 
-The losses are those of ``bench/losses.py``. Each hits the one worker in ``ap``; whose regions are well keep
+The losses are those of ``bench/losses.py``, one of each kind (it has more). Each hits the one worker in ``ap``; whose regions are well keep
 their outcomes. Every worker has a run folder of its own, as on another machine.
 """
 
@@ -44,16 +44,11 @@ def links() -> Iterator[Links]:
         ("killed-building", "cancelled", "generator_lost", [LOST]),
         ("killed-at-t0", "ok", "generator_lost", [LOST]),
         ("killed-after-t0", "ok", "generator_lost", [LOST]),
-        ("stopped-for-good", "ok", "generator_lost", [LOST]),
         # What it did alone is on its machine; brought in, the records are whole, and the run is void still.
-        ("cut-for-good", "ok", "generator_lost", [LOST]),
         ("cut-for-good-merged", "ok", "ok", [LOST, ALONE % "ap"]),
         ("master-killed", "ok", "ok", [ALONE % region for region in REGIONS]),
-        # When it could be heard again, it had given up its master, and its master it.
-        ("dark-14s", "ok", "generator_lost", [LOST]),
         ("t0-late", "ok", "ok", [LATE]),
         ("stopped-3s-across-t0", "ok", "ok", [STALLED]),
-        ("stopped-3s-after-t0", "ok", "ok", [STALLED]),
     ],
 )
 def test_a_loss_is_void_and_named(
@@ -71,9 +66,7 @@ def test_a_loss_is_void_and_named(
     assert "Traceback" not in ended.text
 
 
-@pytest.mark.parametrize(
-    "name", ["cut-2s", "dark-3s", "dark-7s", "dark-3s-before-t0", "slow", "stopped-3s-before-t0"]
-)
+@pytest.mark.parametrize("name", ["cut-2s", "dark-7s", "slow", "stopped-3s-before-t0"])
 def test_what_harmed_nothing_voids_nothing(name: str, stack: Stack, links: Links, tmp_path: Path) -> None:
     """T0 was true for all, and every record came: the start errors say so."""
     # A machine that is busy with other things stalls us for a second; that is not what this is about.
