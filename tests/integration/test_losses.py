@@ -1,7 +1,7 @@
 """Parts of a run that are lost: every session has its record, and what is void names who was lost, and why.
 
-The losses are those of ``bench/losses.py``, one of each kind (it has more). Each hits the one worker in ``ap``; whose regions are well keep
-their outcomes. Every worker has a run folder of its own, as on another machine.
+The losses are some of those of ``bench/losses.py``, one of each kind. Each hits the one worker in ``ap``;
+whose regions are well keep their outcomes. Every worker has a run folder of its own, as on another machine.
 """
 
 from __future__ import annotations
