@@ -80,7 +80,8 @@ def beside_real_agent(command: list[str], logs: Path) -> None:
             "LIVEKIT_API_SECRET": server.api_secret,
         }
         named = {**env, "LIVEKIT_AGENT_NAME": AGENT, "GREETER_LOAD_THRESHOLD": "inf"}
-        with RealAgent(python, AGENTS / "greeter.py", logs / "agent.log", named):
+        with RealAgent(python, AGENTS / "greeter.py", logs / "agent.log", named) as agent:
+            agent.rest()
             subprocess.run(command, env=os.environ | env, capture_output=True, check=False)
 
 

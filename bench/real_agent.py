@@ -13,23 +13,18 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lk_users.clock import SystemClock
 from lk_users.local.real_agent import RealAgent, environment
 from lk_users.local.server import Server, find_or_build
 from lk_users.stats import percentile
-from lk_users.wire.agent_http import ask
 
 ROOT = Path(__file__).parent.parent
 AGENTS = ROOT / "docker" / "agents"
 NAME = "greeter"
 ROUNDS = 3
 SESSION_TIMEOUT_S = 30
-CALM_LOAD = 0.2
-CALM_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -64,16 +59,6 @@ def burst(users: int, env: dict[str, str], worker_url: str) -> Burst:
     )
 
 
-def calm(url: str) -> None:
-    """Until the worker has no jobs and next to no load."""
-    deadline_s = time.monotonic() + CALM_S
-    while time.monotonic() < deadline_s:
-        told = ask(url, SystemClock())
-        if not told.error and told.load < CALM_LOAD and not told.active_jobs:
-            return
-        time.sleep(1.0)
-
-
 def main(sizes: list[int]) -> None:
     python = environment(AGENTS, print)
     print(
@@ -94,7 +79,7 @@ def main(sizes: list[int]) -> None:
                 for size in sizes:
                     bursts = []
                     for _ in range(ROUNDS):
-                        calm(agent.url)
+                        agent.rest()
                         bursts.append(burst(size, env, agent.url))
                     print(row(size, bursts), flush=True)
 

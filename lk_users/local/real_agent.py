@@ -14,9 +14,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final, Self
 
+from lk_users.clock import SystemClock
 from lk_users.errors import StackError
 from lk_users.local import process
 from lk_users.local.cache import cache_root, duration, locked, run_logged
+from lk_users.wire.agent_http import ask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from lk_users.local.process import Child, Pause
 
 READY_S: Final = 30.0
+REST_S: Final = 60.0
+REST_LOAD: Final = 0.2
+_REST_LOOK_S: Final = 1.0
 REQUIREMENTS: Final = "requirements.txt"
 # What livekit-agents 1.8 logs of itself, as JSON a line.
 _HTTP_LINE: Final = re.compile(r"HTTP server listening on ([\d.]+:\d+)")
@@ -138,6 +143,15 @@ class RealAgent:
         except BaseException:
             self.stop()
             raise
+
+    def rest(self) -> None:
+        """Return when it has no jobs and next to no load, at the latest after 60 s: the server gives no job
+        to a worker that is busy, be it with its own start, whatever its threshold is."""
+        for _ in range(round(REST_S / _REST_LOOK_S)):
+            told = ask(self.url, SystemClock())
+            if not told.error and told.load < REST_LOAD and not told.active_jobs:
+                return
+            self._pause(_REST_LOOK_S)
 
     def stop(self) -> None:
         """SIGTERM, again after 1 s, after 5 s SIGKILL, to it and its jobs. Harmless when it does not run."""

@@ -269,8 +269,10 @@ def test_no_request_begins_while_the_bursts_own_may_leave(
         began_ns = sorted(proxy.began_ns)
     assert done.code == 0, done.stdout + done.stderr
     assert account(done)["spooled"] == 0
-    for line in (done.run_dir / "bursts.jsonl").read_text().splitlines():
-        announced = json.loads(line)
+    lines = map(json.loads, (done.run_dir / "bursts.jsonl").read_text().splitlines())
+    bursts = [line for line in lines if line["t0_wall_ns"]]
+    assert [line["burst"] for line in bursts] == [1, 2]
+    for announced in bursts:
         fired_ns = [
             record["intended_wall_ns"] + record["marks_ns"]["fired"]
             for record in done.records

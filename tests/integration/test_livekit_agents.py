@@ -46,6 +46,7 @@ def greeter(agents_python: Path, stack: Stack, tmp_path: Path) -> Callable[..., 
         env = {**stack.env(), "LIVEKIT_AGENT_NAME": NAME, "GREETER_LOAD_THRESHOLD": load_threshold}
         agent = real_agent.RealAgent(agents_python, FOLDER / "greeter.py", tmp_path / "agent.log", env)
         with agent:
+            agent.rest()
             yield agent
             assert agent.pid is not None
             members = [psutil.Process(agent.pid), *psutil.Process(agent.pid).children(recursive=True)]
