@@ -85,7 +85,7 @@ def run(
                 _wait_for_last_word(part, number)
             time.sleep(SETTLE_S)
             after.append([Held.of(part.node.process.pid) for part in fleet.parts])
-        ended = fleet.finish()
+        ended = fleet.finish(timeout_s=300.0)
         ended.text += "".join(f"\n--- {part.region}\n{part.node.text()}" for part in fleet.parts)
         return ended.read(), after
 
