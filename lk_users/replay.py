@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lk_users.report.folder import SUMMARY_FILE, RunInfo, merge
 from lk_users.report.make import draft
 from lk_users.report.points import points_of
 from lk_users.sinks.lines import line
 from lk_users.sinks.outbox import CHUNK_POINTS, SPOOL_DIR, SPOOL_SUFFIX, Chunk, Parts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from lk_users.sinks.influx import Answer, Database
@@ -43,12 +41,11 @@ class Replayed:
 def replay(run_dir: Path, database: Database) -> Replayed:
     """Send all points of the run, then those of its spool; that goes once the database has all of it. Raises
     Refused where there is no run, RecordError where it cannot be read, OSError."""
-    info = RunInfo.read(run_dir)
-    merged = merge(run_dir, info, info.run_settings())
-    points = points_of(info, merged, _summary(run_dir))
+    run = draft(run_dir)
+    points = points_of(run.info, run.merged, run.summary)
     spools = sorted((run_dir / SPOOL_DIR).glob(f"*{SPOOL_SUFFIX}"))
     spooled = [entry for path in spools for entry in _whole_lines(path)]
-    done = Replayed(info.run_id, sessions=len(merged.records), spooled=len(spooled))
+    done = Replayed(run.info.run_id, sessions=len(run.merged.records), spooled=len(spooled))
     for chunk in _chunks(itertools.chain(map(line, points), spooled)):
         _send(chunk, database, done)
         if done.stopped:
@@ -59,15 +56,6 @@ def replay(run_dir: Path, database: Database) -> Replayed:
         with contextlib.suppress(OSError):
             (run_dir / SPOOL_DIR).rmdir()
     return done
-
-
-def _summary(run_dir: Path) -> Mapping[str, Any]:
-    """As the run's report has it; a run that was killed has none yet."""
-    try:
-        summary: dict[str, Any] = json.loads((run_dir / SUMMARY_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return draft(run_dir).summary
-    return summary
 
 
 def _chunks(lines: Iterable[bytes]) -> Iterator[Chunk]:

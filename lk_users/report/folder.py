@@ -193,7 +193,7 @@ def read_accounts(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def read_bursts(run_dir: Path) -> list[BurstInfo]:
-    """The bursts that were announced, by number. Raises RecordError."""
+    """The bursts that were shared out, by number: as announced, else without a T0. Raises RecordError."""
     path = run_dir / BURSTS_FILE
     bursts = {}
     for where, data in _lines(path) if path.exists() else ():

@@ -36,7 +36,9 @@ def points_of(info: RunInfo, merged: Merged, summary: Mapping[str, Any]) -> Iter
     """Every point of the run, but for what was only to be seen while it went on."""
     yield start_of(info)
     for burst in merged.bursts:
-        yield t0_of(info, burst)
+        # One whose users were lost before its T0 has none.
+        if burst.t0_wall_ns:
+            yield t0_of(info, burst)
     zeros_ns = {burst.burst: burst.t0_wall_ns for burst in merged.bursts}
     for trailer in merged.trailers:
         # Users that start when they are spawned have no T0: the first start of the worker's stands for it.

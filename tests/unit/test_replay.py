@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from builders import RUN_ID, T0_WALL_NS, never_assigned, queued_session, trailer
 from lk_users.cli import main
 from lk_users.clock import NS_PER_MS
 from lk_users.replay import replay
-from lk_users.report.folder import RunInfo, append_account, merge
+from lk_users.report.folder import RunInfo, append_account, merge, read_bursts
 from lk_users.report.make import draft, make_report
 from lk_users.report.points import points_of
 from lk_users.sinks.influx import Answer, Outcome
@@ -111,6 +112,16 @@ def test_users_that_start_when_they_are_spawned_have_a_worker_point_too(tmp_path
     merged = merge(tmp_path, info, info.run_settings())
     found = [point for point in points_of(info, merged, draft(tmp_path).summary) if "worker" in point.tags]
     assert [point.time_ns for point in found] == [T0_WALL_NS + 4 * NS_PER_MS]
+
+
+def test_a_burst_that_was_lost_before_its_t0_has_no_point_of_it(run: Path) -> None:
+    shared = read_bursts(run)[0]
+    (run / "bursts.jsonl").unlink()
+    replace(shared, t0_wall_ns=0).append(run)
+    found = draft(run)
+    points = list(points_of(found.info, found.merged, found.summary))
+    assert [point.tags["event"] for point in points if "event" in point.tags] == ["start", "end"]
+    assert min(point.time_ns for point in points) > 0
 
 
 def test_a_journal_that_was_cut_in_mid_line_replays_whole(tmp_path: Path) -> None:
