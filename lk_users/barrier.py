@@ -137,7 +137,6 @@ class _WorkerState:
     heard_t0: bool = False
     decided: int = 0
     welcomed: int = 0
-    failed: int = 0
     answered: int = 0
     """Welcomed, or decided without a welcome."""
     trailed: bool = False
@@ -231,7 +230,7 @@ class MasterBarrier:
             return []
         state.heard_t0 = True
         if data["decided"] > state.decided:
-            state.decided, state.welcomed, state.failed = data["decided"], data["welcomed"], data["failed"]
+            state.decided, state.welcomed = data["decided"], data["welcomed"]
         state.answered = max(state.answered, data["answered"])
         return [*self._all_answered(), *self._all_decided(now_ns)]
 
@@ -334,12 +333,14 @@ class MasterBarrier:
     def progress(self) -> dict[str, int]:
         """Counts over all workers, for the line that people watch."""
         workers = self.workers.values()
+        decided = sum(worker.decided for worker in workers)
+        welcomed = sum(worker.welcomed for worker in workers)
         return {
             "parked": sum(worker.parked for worker in workers),
             "total": sum(worker.share.count for worker in workers if worker.share is not None),
-            "decided": sum(worker.decided for worker in workers),
-            "welcomed": sum(worker.welcomed for worker in workers),
-            "failed": sum(worker.failed for worker in workers),
+            "decided": decided,
+            "welcomed": welcomed,
+            "failed": decided - welcomed,
         }
 
     def _current(self, worker: str, data: Mapping[str, Any]) -> _WorkerState | None:
@@ -376,7 +377,7 @@ class MasterBarrier:
         for name, share in given.items():
             worker = self.workers[name]
             worker.share, worker.built, worker.decided, worker.trailed = share, False, 0, False
-            worker.welcomed = worker.failed = worker.answered = 0
+            worker.welcomed = worker.answered = 0
             worker.heard_t0 = False
         return [self._share_of(name) for name in given if not self.workers[name].lost]
 

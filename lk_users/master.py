@@ -75,7 +75,6 @@ class RunMaster:
         self._ended = Event()
         self._shown = ""
         self._shared = 0
-        self._t0_ns = 0
         info = RunInfo(
             run_id=self.run_id,
             started=started.isoformat(timespec="milliseconds"),
@@ -187,8 +186,6 @@ class RunMaster:
     def _tell_series(self, action: Send) -> None:
         if action.kind is Kind.SHARE and self.settings.release != "free":
             self._series.building()
-        elif action.kind is Kind.T0:
-            self._t0_ns = int(action.data["t0_ns"])
         elif action.kind in (Kind.COLLECT, Kind.FINISH):
             self._series.no_more_starts()
 
@@ -196,10 +193,11 @@ class RunMaster:
         return self._barrier.state in (State.RUNNING, State.COLLECTING)
 
     def _announced(self, action: Announced) -> None:
-        self._watch.announced(action.t0_wall_ns - self._barrier.wall_offset_ns)
+        t0_ns = action.t0_wall_ns - self._barrier.wall_offset_ns
+        self._watch.announced(t0_ns)
         info = self._burst_info(action.burst, action.shares, action.t0_wall_ns)
         info.append(self.run_dir)
-        self._series.announced(info, self._t0_ns)
+        self._series.announced(info, t0_ns)
         logger.info("%d users are ready: T0 of burst %d in 1 s", info.intended, action.burst)
 
     def _burst_info(self, burst: int, shares: Mapping[str, Share], t0_wall_ns: int = 0) -> BurstInfo:

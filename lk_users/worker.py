@@ -127,7 +127,7 @@ class WorkerSide:
         self._freed = Event()
         self._freed.set()
         self._records: list[Record] = []
-        self._counts = {"decided": 0, "welcomed": 0, "failed": 0, "answered": 0}
+        self._counts = {"decided": 0, "welcomed": 0, "answered": 0}
         self._collected = Event()
         self._closing = False
         self._greenlets = [gevent.spawn(self._ping), gevent.spawn(self._progress)]
@@ -261,10 +261,10 @@ class WorkerSide:
         self._closing = False
         self._cancel_cause = self._late = ""
         self._burst = None
-        # Sessions are circles of references, and the collector itself may leave those of many bursts.
-        gc.collect()
         self._trailer = None
         self._released = None
+        # Sessions are circles of references, and the collector itself may leave those of many bursts.
+        gc.collect()
 
     def _finish(self) -> None:
         """A master that took this worker for lost does not wait for it, but its journal is to be whole."""
@@ -491,7 +491,6 @@ class WorkerSide:
         self._counts["decided"] += 1
         self._counts["welcomed"] += record.welcomed
         self._counts["answered"] += not record.welcomed
-        self._counts["failed"] += not record.welcomed
 
     def _recorded(self, record: Record, recording: Recording | None) -> None:
         assert self._journal is not None
