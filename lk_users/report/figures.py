@@ -11,7 +11,7 @@ from lk_users.record import Mark, Phase
 from lk_users.stats import mark_samples_ns, percentile, phase_samples_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lk_users.record import Record
 
@@ -86,6 +86,12 @@ def bottleneck_slowest(records: Sequence[Record]) -> dict[str, Any] | None:
     slowest = observed[: math.ceil(len(observed) / 10)]
     found = bottleneck(slowest)
     return None if found is None else {**found, "sessions": len(slowest)}
+
+
+def worst_lag(workers: Iterable[Mapping[str, Any]], window: str = "lag_ms") -> dict[str, float] | None:
+    """The worst lag of all of the summary's workers that told theirs. ``window``: or ``start_lag_ms``."""
+    lags = [worker[window] for worker in workers if worker[window]]
+    return {key: max(lag[key] for lag in lags) for key in ("p50", "p95", "max")} if lags else None
 
 
 def in_ms(value_ns: int | None) -> float | None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lk_users.clock import NS_PER_MS
 from lk_users.outcome import ORDER, Finding
 from lk_users.record import Mark
-from lk_users.report.figures import bottleneck, in_ms, mark_figures, phase_figures, spread
+from lk_users.report.figures import bottleneck, in_ms, mark_figures, phase_figures, spread, worst_lag
 from lk_users.slo import GROUPS, belongs
 from lk_users.stats import mark_samples_ns, percentile, start_errors_ns, tally
 
@@ -90,17 +90,12 @@ def _health(workers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "silent": len(workers) - len(told),
         "clock_offset_ms": {"min": min(offsets), "max": max(offsets)} if told else None,
         "clock_uncertainty_ms": max((worker["clock_uncertainty_ms"] for worker in told), default=None),
-        "lag_ms": _worst(told, "lag_ms"),
-        "start_lag_ms": _worst(told, "start_lag_ms"),
+        "lag_ms": worst_lag(told),
+        "start_lag_ms": worst_lag(told, "start_lag_ms"),
         "cpu_s": cpu_s,
         "cpu_ms_per_session": round(1000 * cpu_s / sessions, 3) if cpu_s is not None and sessions else None,
         "rss_mb": max((worker["rss_mb"] for worker in told), default=None),
     }
-
-
-def _worst(workers: Sequence[Mapping[str, Any]], name: str) -> dict[str, float] | None:
-    lags = [worker[name] for worker in workers if worker[name]]
-    return {key: max(lag[key] for lag in lags) for key in ("p50", "p95", "max")} if lags else None
 
 
 def compared(rows: Sequence[Mapping[str, Any]], figures: Sequence[Record]) -> dict[str, Any] | None:

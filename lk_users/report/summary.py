@@ -32,7 +32,7 @@ from lk_users.stats import limit_ns, start_errors_ns, tally
 from lk_users.verdict import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from lk_users.agent_worker import AgentWorkerSample
     from lk_users.health import Lag, Trailer
@@ -291,9 +291,3 @@ def iso(wall_ns: int) -> str | None:
         return None
     moment = datetime.fromtimestamp(wall_ns // NS_PER_S, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{wall_ns % NS_PER_S // NS_PER_MS:03d}Z"
-
-
-def lag_overall(workers: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
-    """The worst lag of all workers that told theirs."""
-    lags = [worker["lag_ms"] for worker in workers if worker["lag_ms"]]
-    return {key: max(lag[key] for lag in lags) for key in ("p50", "p95", "max")} if lags else None

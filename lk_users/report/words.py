@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lk_users.outcome import Fault, Finding, Verdict, fault_of
 from lk_users.record import Phase
 from lk_users.report.cases import cause_class
-from lk_users.report.summary import lag_overall
+from lk_users.report.figures import worst_lag
 from lk_users.sinks.outbox import SINK, SPOOL_DIR
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def burst_line(summary: Summary) -> str:
 def health_line(summary: Summary) -> str:
     """How well the generator was."""
     workers = summary["workers"]
-    lag = lag_overall(workers)
+    lag = worst_lag(workers)
     text = f"Generator of {plural(len(workers), 'worker')}: "
     if lag is None:
         return text + "nothing is known about its lag."
