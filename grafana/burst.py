@@ -43,17 +43,14 @@ from grafana.panels import (
     outcome_color,
     outcomes,
     prop,
-    run_variable,
     steps,
     steps_of,
-    tag_variable,
     tooltip,
     transform,
     verdicts,
 )
 from lk_users.outcome import OUTCOMES, Finding
 from lk_users.record import Mark, Phase
-from lk_users.sinks.points import SESSION
 
 SLOWEST: Final = 10
 TIMELINE: Final = 100
@@ -99,13 +96,6 @@ def make() -> builders.Dashboard:
         BURST,
         "lk-users: Burst",
         "One run: was it true, who got an agent, and where the time went.",
-        [
-            run_variable(several=False),
-            tag_variable("burst", "Burst", runs=flux.ONE_RUN, measurement=SESSION),
-            tag_variable("region", "Region", runs=flux.ONE_RUN),
-            tag_variable("agent", "Agent", runs=flux.ONE_RUN, measurement=SESSION),
-            tag_variable("engine", "Engine", runs=flux.ONE_RUN, measurement=SESSION),
-        ],
     )
     return filled(
         made,

@@ -21,12 +21,9 @@ from grafana.panels import (
     legend,
     lined,
     prop,
-    run_variable,
     steps,
-    tag_variable,
     tooltip,
 )
-from lk_users.sinks.points import SESSION
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import dashboard as builders
@@ -47,13 +44,6 @@ def make() -> builders.Dashboard:
         GENERATOR,
         "lk-users: Generator",
         "Whether the load generator was the bottleneck: its loops, its processors, its clocks.",
-        [
-            run_variable(several=False),
-            tag_variable("burst", "Burst", runs=flux.ONE_RUN, measurement=SESSION),
-            tag_variable("region", "Region", runs=flux.ONE_RUN),
-            tag_variable("agent", "Agent", runs=flux.ONE_RUN, measurement=SESSION),
-            tag_variable("engine", "Engine", runs=flux.ONE_RUN, measurement=SESSION),
-        ],
     )
     return filled(
         made,

@@ -14,7 +14,7 @@ from grafana_foundation_sdk.models import common, dashboard
 
 from grafana import flux
 from lk_users.outcome import OPEN, OURS, OUTCOMES, Finding, Verdict
-from lk_users.sinks.points import RUN
+from lk_users.sinks.points import RUN, SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -290,10 +290,9 @@ def tooltip() -> Builder[common.VizTooltipOptions]:
 # --- dashboards -----------------------------------------------------------------------------------
 
 
-def board(
-    uid: str, title: str, description: str, variables: Sequence[builders.QueryVariable]
-) -> builders.Dashboard:
-    """An empty dashboard with its variables, annotations and the way to the others."""
+def board(uid: str, title: str, description: str, *, several: bool = False) -> builders.Dashboard:
+    """An empty dashboard with its variables, annotations and the way to the others. ``several``: over runs;
+    else of one, burst by burst."""
     made = (
         builders.Dashboard(title)
         .uid(uid)
@@ -314,7 +313,7 @@ def board(
         .annotation(_annotation("T0", "t0", "blue"))
         .annotation(_annotation("end", "end", "purple"))
     )
-    for variable in variables:
+    for variable in _variables(several=several):
         made = made.with_variable(variable)
     return made
 
@@ -343,7 +342,20 @@ def _annotation(name: str, event: str, color: str) -> builders.AnnotationQuery:
     )
 
 
-def run_variable(*, several: bool) -> builders.QueryVariable:
+def _variables(*, several: bool) -> list[builders.QueryVariable]:
+    """What a dashboard is filtered by."""
+    runs = flux.RUNS if several else flux.ONE_RUN
+    burst = [] if several else [_tag_variable("burst", "Burst", runs=runs, measurement=SESSION)]
+    return [
+        _run_variable(several=several),
+        *burst,
+        _tag_variable("region", "Region", runs=runs),
+        _tag_variable("agent", "Agent", runs=runs, measurement=SESSION),
+        _tag_variable("engine", "Engine", runs=runs, measurement=SESSION),
+    ]
+
+
+def _run_variable(*, several: bool) -> builders.QueryVariable:
     """The runs of the shown time, the latest first: their ids begin with their start."""
     query = _values("run", f'r._measurement == "{RUN}"')
     variable = (
@@ -354,7 +366,7 @@ def run_variable(*, several: bool) -> builders.QueryVariable:
     return _with_all(variable) if several else variable
 
 
-def tag_variable(name: str, label: str, *, runs: str, measurement: str = "") -> builders.QueryVariable:
+def _tag_variable(name: str, label: str, *, runs: str, measurement: str = "") -> builders.QueryVariable:
     """The values of a tag in the chosen runs."""
     kind = f'r._measurement == "{measurement}" and ' if measurement else ""
     variable = _variable(name, label, _values(name, f"{kind}{runs}"))

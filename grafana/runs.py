@@ -30,17 +30,14 @@ from grafana.panels import (
     legend,
     lined,
     prop,
-    run_variable,
     steps,
     steps_of,
-    tag_variable,
     tooltip,
     transform,
     verdicts,
 )
 from lk_users.outcome import DUPLICATE, OURS, Verdict
 from lk_users.record import Phase
-from lk_users.sinks.points import SESSION
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import dashboard as builders
@@ -58,12 +55,7 @@ def make() -> builders.Dashboard:
         RUNS,
         "lk-users: Runs",
         "Run against run: what more users, another version or another way to dispatch does.",
-        [
-            run_variable(several=True),
-            tag_variable("region", "Region", runs=flux.RUNS),
-            tag_variable("agent", "Agent", runs=flux.RUNS, measurement=SESSION),
-            tag_variable("engine", "Engine", runs=flux.RUNS, measurement=SESSION),
-        ],
+        several=True,
     ).time("now-7d", "now")
     return filled(
         made,
