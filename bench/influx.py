@@ -133,7 +133,7 @@ def run(env: Mapping[str, str], *options: str) -> dict[str, Any]:
         command = [
             sys.executable, "-m", "locust", "-f", str(ROOT / "locustfiles" / "burst.py"), "--headless",
             "--only-summary", "-u", "600", "-r", "600", "--agent-name", stack.AGENT_NAME,
-            "--run-dir", folder, *options,
+            "--baseline", "0", "--run-dir", folder, *options,
         ]  # fmt: skip
         stack.run(["sh", "-c", f"exec {shlex.join(command)} >/dev/null 2>&1"], say=lambda text: None)
         (found,) = Path(folder).glob("*/summary.json")
