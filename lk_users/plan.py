@@ -45,6 +45,8 @@ class PlannedSession:
     metadata: str
     attributes: str
     room_metadata: str
+    batch: int = 1
+    """1 is the first."""
 
 
 def shares(run_id: str, burst: int, parked: Sequence[int]) -> list[Share]:
@@ -117,6 +119,7 @@ def planned(
         metadata=settings.metadata.render(ordinal, values),
         attributes=settings.attributes.render(ordinal, values),
         room_metadata=settings.room_metadata.render(ordinal, values),
+        batch=batch(ordinal, settings),
     )
 
 
@@ -134,6 +137,7 @@ def unrecorded(
         session_id=item.session_id,
         burst=item.burst,
         ordinal=item.ordinal,
+        batch=item.batch,
         worker=worker,
         region=region,
         engine=item.engine,
@@ -153,6 +157,9 @@ def room_name(run_id: str, burst: int, ordinal: int) -> str:
 
 def offset_ns(ordinal: int, settings: Settings) -> int:
     """The intended start from T0: batch by batch, all of a batch at once."""
-    if settings.batch_size == 0:
-        return 0
-    return round(ordinal // settings.batch_size * settings.batch_delay_s * NS_PER_S)
+    return round((batch(ordinal, settings) - 1) * settings.batch_delay_s * NS_PER_S)
+
+
+def batch(ordinal: int, settings: Settings) -> int:
+    """The number of a session's batch in its burst; 1 is the first."""
+    return 1 + ordinal // settings.batch_size if settings.batch_size else 1

@@ -69,6 +69,8 @@ class Record:
     session_id: str
     burst: int
     ordinal: int
+    batch: int = 1
+    """The number of its batch in the burst; 1 is the first."""
     worker: str
     region: str
     engine: str

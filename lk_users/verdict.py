@@ -66,6 +66,8 @@ def judge(
         *_trailer_reasons(records, trailers, expected_workers),
         *(reason for trailer in trailers for reason in worker_void_reasons(trailer, settings)),
     ]
+    if records:
+        reasons += [f"no data for {slo.text}: {slo.missing}" for slo in slo_results if slo.missing]
     if not slo_results:
         reasons.append("no SLO was evaluated: nothing says what a pass would be")
     if reasons:
