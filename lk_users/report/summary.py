@@ -6,6 +6,7 @@ Nothing here depends on when or where it is made, so a report made again has the
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +29,8 @@ from lk_users.report.regions import compared, concentrated, regions
 from lk_users.report.users import users
 from lk_users.report.witness import section
 from lk_users.sinks.wav import EVIDENCE as AUDIO
-from lk_users.slo import GROUPS, belongs
+from lk_users.slo import belongs
+from lk_users.slo_grammar import GROUPS
 from lk_users.stats import limit_ns, start_errors_ns, tally
 from lk_users.verdict import counted, of_role
 
@@ -67,8 +69,11 @@ def summarize(
     merged: Merged,
     judgement: Judgement,
     samples: Sequence[AgentWorkerSample] = (),
+    *,
+    anew: bool = False,
 ) -> dict[str, Any]:
-    """The summary of one run, ready for JSON. ``samples``: what the agent's workers said of themselves.
+    """The summary of one run, ready for JSON. ``samples``: what the agent's workers said of themselves;
+    ``anew``: judged by other SLOs than the run's own.
 
     All of it is over the sessions of bursts, but for ``rounds``, which has each by itself, and ``workers``,
     whose health is that of the whole run.
@@ -85,7 +90,8 @@ def summarize(
         "verdict": judgement.verdict.value,
         "exit_code": int(judgement.exit_code),
         "void_reasons": list(judgement.void_reasons),
-        "slo": [{"text": slo.text, "value": slo.value, "ok": slo.ok} for slo in judgement.slo],
+        "slo": [asdict(slo) for slo in judgement.slo],
+        "judged_anew": anew,
         "settings": {**info.settings, "users": str(info.users)},
         "resolved": {
             "dispatch": settings.dispatch,
@@ -93,6 +99,7 @@ def summarize(
             "release": settings.release,
             "engine": settings.engine,
             "batches": any(burst.round.length_ns for burst in merged.bursts if burst not in beside),
+            "slo": settings.slo,
         },
         "target": dict(info.target),
         "versions": dict(info.versions),
