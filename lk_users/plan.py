@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lk_users.agent_name import ANY_AGENT
 from lk_users.clock import NS_PER_S
 from lk_users.record import Record
 
@@ -45,6 +46,8 @@ class PlannedSession:
     metadata: str
     attributes: str
     room_metadata: str
+    session_body: str = ""
+    """What the user's own backend is sent; empty: the standard's."""
 
 
 def shares(run_id: str, burst: int, parked: Sequence[int]) -> list[Share]:
@@ -106,10 +109,12 @@ def planned(
         "burst": str(burst),
         "region": region,
     }
+    room, identity = room_name(run_id, burst, ordinal), f"user-{ordinal}"
+    agent_name = "" if settings.agent_name == ANY_AGENT else settings.agent_name
     return PlannedSession(
         session_id=session_id,
-        room=room_name(run_id, burst, ordinal),
-        identity=f"user-{ordinal}",
+        room=room,
+        identity=identity,
         burst=burst,
         ordinal=ordinal,
         offset_ns=offset_ns(ordinal, settings),
@@ -117,6 +122,9 @@ def planned(
         metadata=settings.metadata.render(ordinal, values),
         attributes=settings.attributes.render(ordinal, values),
         room_metadata=settings.room_metadata.render(ordinal, values),
+        session_body=settings.session_body.render(
+            ordinal, {**values, "room": room, "identity": identity, "agent_name": agent_name}
+        ),
     )
 
 

@@ -12,10 +12,11 @@ import resource
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import gevent
 from gevent.event import Event
+from gevent.pool import Pool
 
 from lk_users.barrier import (
     Again,
@@ -35,19 +36,21 @@ from lk_users.clock import NS_PER_MS, OtherClock, SystemClock
 from lk_users.engines.ground import Ground, break_ground
 from lk_users.engines.idle import IdleEngine
 from lk_users.engines.sdk_pool import SdkPool
-from lk_users.errors import WireError
+from lk_users.errors import BackendError, WireError
 from lk_users.health import Trailer
-from lk_users.plan import Share
+from lk_users.plan import Share, planned, sessions
 from lk_users.record import Mark
 from lk_users.report.folder import append_reason
 from lk_users.series import WorkerSeries, open_stream
 from lk_users.sinks.jsonl import Journal
 from lk_users.sinks.wav import FailedSounds
 from lk_users.wire.armed import Endpoint
+from lk_users.wire.backend import Backend, read_ticket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from lk_users.address import Address
     from lk_users.engines.port import Engine, EngineListener
     from lk_users.engines.probe import Found
     from lk_users.plan import PlannedSession
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from lk_users.settings import ProcessSettings, Settings, Target
     from lk_users.sinks.locust_stats import LocustStats
     from lk_users.wire.api import Api
+    from lk_users.wire.backend import Ticket
     from lk_users.wire.recording import Recording
 
 logger = logging.getLogger(__name__)
@@ -74,6 +78,17 @@ ACK_WAIT_S = 10.0
 ACK_TRIES = 3
 # Ordinals of free users: worker by worker, so that none needs to ask.
 FREE_STRIDE = 1024
+# Calls of credentials() at once, and how long one may take.
+CREDENTIALS_AT_ONCE = 32
+CREDENTIALS_S = 30.0
+
+
+class User(Protocol):
+    """One user of the locustfile."""
+
+    lk_own_credentials: ClassVar[bool]
+
+    def credentials(self, session: PlannedSession) -> tuple[str, str]: ...
 
 
 class WorkerSide:
@@ -107,6 +122,8 @@ class WorkerSide:
         self._master_clock = OtherClock(newest_stands=True)
         self._released: Release | None = None
         self._parked = 0
+        self._users: list[User] = []
+        self._given: dict[str, Ticket | BackendError] = {}
         self._over = Event()
         self._decided_all = Event()
         self._started = Event()
@@ -134,13 +151,14 @@ class WorkerSide:
 
     # Users.
 
-    def park(self) -> None:
+    def park(self, user: User) -> None:
         """A user's greenlet is ready; returns when the run is over."""
         self._parked += 1
+        self._users.append(user)
         self._tell_parked()
         self._over.wait()
 
-    def one_free_session(self) -> None:
+    def one_free_session(self, user: User) -> None:
         """``--release free``: one session of the calling user, start to record."""
         if self._parked == 0:
             self._parked = 1
@@ -151,6 +169,10 @@ class WorkerSide:
             return
         ordinal, self._free_ordinal = self._free_ordinal, self._free_ordinal + FREE_STRIDE
         self._journal.share(Share(self._barrier.run_id, 0, ordinal, 1, 0))
+        if user.lk_own_credentials:
+            self._get_ticket(
+                user, planned(self._barrier.run_id, 0, ordinal, self.settings, self.worker.region)
+            )
         self._runtime.call(self._free.run(ordinal))
 
     # Messages.
@@ -285,9 +307,11 @@ class WorkerSide:
         self._series.building(share)
         if self._ground is None and self.settings.engine != "idle":
             room = f"lk-{share.run_id}-probe-{self.worker.name}"
-            self._ground = self._runtime.call(
-                break_ground(self._target, self._endpoint(), self.settings, self._witnesses, room)
-            )
+            breaking = break_ground(
+                self._target, self._endpoint(self._target), self.settings, self._witnesses, room,
+                self._backend(),
+            )  # fmt: skip
+            self._ground = self._runtime.call(breaking)
             _tell_way(self._ground.found)
         if share.burst == 0:
             self._begin_free(share)
@@ -297,6 +321,7 @@ class WorkerSide:
             budget = self.settings.api_budget_per_minute * share.count / share.total
             self._runtime.on_loop(self._api.limit, budget)
         self._journal.share(share)
+        self._get_tickets(list(sessions(share, self.settings, self.worker.region)))
         burst = self._runtime.call(self._make_burst(share))
         self._burst = burst
         if self._cancel_cause:
@@ -324,23 +349,43 @@ class WorkerSide:
 
     @property
     def _api(self) -> Api | None:
-        """None where nothing is asked: engine ``idle``."""
+        """None where nothing is asked: engine ``idle``, or no key to ask with."""
         return self._ground.api if self._ground is not None else None
 
     def _make_engine(self, item: PlannedSession, listener: EngineListener) -> Engine:
         if self.settings.engine == "idle":
             return IdleEngine(self._clock, listener)
         assert self._ground is not None
-        return self._ground.engine(item, listener)
+        return self._ground.engine(item, listener, self._given.pop(item.session_id, None))
 
-    def _endpoint(self) -> Endpoint:
-        target = self._target
+    def _get_tickets(self, items: Sequence[PlannedSession]) -> None:
+        """Where the locustfile gets its users' tokens: each session's, by one user of this process."""
+        users = [user for user in self._users if user.lk_own_credentials]
+        if users:
+            pool = Pool(CREDENTIALS_AT_ONCE)
+            for number, item in enumerate(items):
+                pool.spawn(self._get_ticket, users[number % len(users)], item)
+            pool.join()
+
+    def _get_ticket(self, user: User, item: PlannedSession) -> None:
+        self._given[item.session_id] = _ticket(user, item, allow_cloud=self._process.allow_cloud)
+
+    def _backend(self) -> Backend | None:
+        url = self.settings.session_url
+        if url is None:
+            return None
+        process = self._process
+        return Backend(self._endpoint(url), url.path or "/", process.session_headers, process.allow_cloud)
+
+    def _endpoint(self, address: Address) -> Endpoint:
+        if not address.host:
+            return Endpoint.nowhere()
         try:
-            return Endpoint.resolve(target.host, target.port, target.authority, tls=target.tls)
+            return Endpoint.resolve(address.host, address.port, address.authority, tls=address.tls)
         except WireError as exc:
             # Every session will find so, and say so in its record.
             logger.warning("%s", exc.cause)
-            return Endpoint((), target.port, target.authority)
+            return Endpoint((), address.port, address.authority)
 
     def _release(self, command: Release) -> None:
         assert self._burst is not None
@@ -349,8 +394,8 @@ class WorkerSide:
         late_ms = (self._clock.monotonic_ns() - t0_ns) / NS_PER_MS
         if late_ms > self.settings.max_start_error_ms:
             self._late = f"T0 came {late_ms:.0f} ms too late: its link to the master or it itself stood still"
-        if self._ground is not None and self.settings.dispatch in ("api", "room"):
-            self._runtime.on_loop(self._ground.api.spent, self._burst.share.count)
+        if self._api is not None and self.settings.dispatch in ("api", "room"):
+            self._runtime.on_loop(self._api.spent, self._burst.share.count)
         if self._series is not None:
             self._series.announced(t0_ns, command.t0_wall_ns)
         self._runtime.on_loop(self._burst.announce, t0_ns, command.t0_wall_ns)
@@ -557,6 +602,23 @@ class WorkerSide:
             "clock_steps": known.apart,
             "clock_moved_ms": round(known.moved_ns / NS_PER_MS, 3),
         }
+
+
+def _ticket(user: User, item: PlannedSession, *, allow_cloud: bool) -> Ticket | BackendError:
+    """What the user's own code gives for a session, or why it gives nothing to join with."""
+    try:
+        with gevent.Timeout(CREDENTIALS_S):
+            answer = user.credentials(item)
+    except gevent.Timeout:
+        return BackendError(f"credentials() gave nothing within {CREDENTIALS_S:g} s")
+    except Exception as exc:
+        return BackendError(f"credentials() raised {type(exc).__name__}: {exc}")
+    if not isinstance(answer, tuple) or len(answer) != len(("url", "token")):
+        return BackendError(f"credentials() returned {type(answer).__name__}, not (url, token)")
+    try:
+        return read_ticket(*answer, allow_cloud=allow_cloud)
+    except BackendError as exc:
+        return BackendError(f"credentials(): {exc.cause}")
 
 
 def _tell_way(found: Found) -> None:

@@ -31,7 +31,7 @@ def lines(summary: Summary) -> list[str]:
     return [
         *(_untaken(summary, never) if never else ()),
         *_up_to([_load_line(worker) for worker in workers if never and worker["load"]["max"] is not None]),
-        *_up_to([*_unreached(workers), *_strangers(workers, summary["settings"].get("agent-name", ""))]),
+        *_up_to([*_unreached(workers), *_strangers(summary)]),
     ]
 
 
@@ -82,11 +82,15 @@ def _unreached(workers: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _strangers(workers: Sequence[Mapping[str, Any]], agent_name: str) -> list[str]:
+def _strangers(summary: Summary) -> list[str]:
+    agent_name = summary["settings"].get("agent-name", "")
+    if not agent_name and summary["resolved"]["dispatch"] == "backend":
+        # Whose agent comes is the backend's business.
+        return []
     return [
         f"The worker at {worker['url']} serves {_named(worker['agent_name'])}, not {_named(agent_name)}: its "
         "load says nothing about this run."
-        for worker in workers
+        for worker in summary["agent_workers"]
         if worker["agent_name"] not in (None, agent_name)
     ]
 
