@@ -48,7 +48,9 @@ def read_settings(
     cloud = target is not None and target.cloud
     settings = collect(lambda: Settings.from_options(options, users, cloud=cloud), faults)
     text = str(options.get("slo") or "")
-    collect(lambda: slo.parse(text), faults)
+    slos = collect(lambda: slo.parse(text), faults)
+    if settings is not None and slos is not None:
+        faults += slo.unmeasurable(slos, settings)
     if settings is not None:
         faults += _way_in_faults(settings, target, own_credentials=own_credentials)
     if faults or settings is None:

@@ -20,16 +20,17 @@ PACKAGE = Path(lk_users.__file__).parent
 # Low to high; a module imports from its own layer (without a circle) and lower ones. A package is one name.
 LAYERS = (
     "masking agent_name address outcome clock record settings errors version stats priority machine",
-    "plan steps barrier health slo evidence jobs classify welcome agent_worker sizing",
+    "course courses plan steps barrier health slo slo_grammar evidence jobs classify welcome "
+    "agent_worker sizing",
     "wire",
     "engines",
     "session burst reading agents_seen",
     "sinks verdict",
     "report",
-    "cleanup replay runtime",
-    "agent_watch influx_stream",
+    "cleanup replay runtime returns",
+    "agent_watch influx_stream master_link",
     "series",
-    "preflight worker master",
+    "preflight credentials worker master",
     "placement user wiring",
     "cli",
 )
@@ -39,8 +40,10 @@ LOCAL_MAY_IMPORT = {"errors", "version", "clock", "evidence", "wire", "local"}
 LOCUST_MODULES = {
     "user",
     "runtime",
+    "credentials",
     "worker",
     "master",
+    "master_link",
     "agent_watch",
     "influx_stream",
     "series",
