@@ -55,10 +55,14 @@ def rows(summary: Summary) -> list[tuple[str, ...]]:
 def _untaken(summary: Summary, never: int) -> list[str]:
     verb = "was" if never == 1 else "were"
     answered = ANSWERED.get(summary["resolved"]["dispatch"], "")
-    line = (
-        f"{never} of {words.plural(summary['sessions']['recorded'], 'job')} {verb} taken by no agent worker "
-        f"(never_assigned){answered}."
-    )
+    recorded = summary["sessions"]["recorded"]
+    if words.lacks_key(summary):
+        line = f"No agent came to {never} of {words.plural(recorded, 'user')}; their jobs are not known."
+    else:
+        line = (
+            f"{never} of {words.plural(recorded, 'job')} {verb} taken by no agent worker "
+            f"(never_assigned){answered}."
+        )
     if not summary["agent_workers"]:
         line += " `--agent-worker-url` shows the workers' load: livekit-agents refuses jobs when it is high."
     return [line]

@@ -45,7 +45,7 @@ def lines(summary: words.Summary) -> list[str]:
     if found is None:
         return []
     told = []
-    if not found["api_key"]:
+    if words.lacks_key(summary):
         told.append(
             "The server's clock phases (server_queue, accept_to_join) and what became of jobs are not known: "
             "no API key. With LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET they are read afterwards."

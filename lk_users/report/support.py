@@ -103,7 +103,9 @@ def _problem(summary: Summary, records: Sequence[Record]) -> list[str]:
     """What went wrong, in sentences that need no knowledge of this program."""
     counts = Counter(record.outcome for record in records)
     became = [f"{counts.pop(Finding.OK, 0)} ok"] + [
-        f"{counts[outcome]} {outcome} ({words.OUTCOMES[outcome]})" for outcome in OUTCOMES if counts[outcome]
+        f"{counts[outcome]} {outcome} ({words.meaning(outcome, summary)})"
+        for outcome in OUTCOMES
+        if counts[outcome]
     ]
     missed = [f"`{slo['text']}` ({words.slo_was(slo)})" for slo in summary["slo"] if not slo["ok"]]
     void = "; ".join(_short(reason) for reason in _first(summary["void_reasons"], REASONS_SHOWN))

@@ -203,7 +203,8 @@ def failure_lines(summary: Summary) -> list[str]:
             shown.append(f"and {plural(rest, 'other cause')}")
         count = summary["outcomes"][name]
         lines.append(
-            f"{count} {name} ({FAULTS[fault_of(outcome)]}): {OUTCOMES[outcome]}. Cause: {', '.join(shown)}."
+            f"{count} {name} ({FAULTS[fault_of(outcome)]}): {meaning(outcome, summary)}. "
+            f"Cause: {', '.join(shown)}."
         )
     uncounted = summary["sessions"]["uncounted"]
     if uncounted:
@@ -212,6 +213,18 @@ def failure_lines(summary: Summary) -> list[str]:
             "--release free, and in no figure or SLO."
         )
     return lines
+
+
+def lacks_key(summary: Summary) -> bool:
+    """Were tokens a backend's, and the API not asked for want of a key?"""
+    return summary["backend"] is not None and not summary["backend"]["api_key"]
+
+
+def meaning(outcome: Finding, summary: Summary) -> str:
+    """What an outcome means, as far as it is known in this run."""
+    if outcome is Finding.NEVER_ASSIGNED and lacks_key(summary):
+        return "no agent came; what became of the job is not known"
+    return OUTCOMES[outcome]
 
 
 def twice_lines(summary: Summary) -> list[str]:
