@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from lk_users.errors import Refused
 from lk_users.masking import masked
+from lk_users.scale import Scale, read_scale, search_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ _N = TypeVar("_N", int, float)
 DISPATCHES: Final = ("api", "room", "token", "none")
 ORDERS: Final = ("dispatch-first", "join-first")
 RELEASES: Final = ("barrier", "free")
+COURSES: Final = ("bursts", "ladder", "batches")
 ENGINES: Final = ("listen", "idle")
 MICS: Final = ("silence", "none")
 ICES: Final = ("auto", "host", "relay")
@@ -76,6 +78,11 @@ RUN_OPTIONS: Final = (
     Option("region-users", "", "Users of each region, for example us-east=300,eu=200; default: even."),
     Option("bursts", "1", "How many bursts a run has."),
     Option("burst-interval", "0", "Seconds between the end of a burst and the next."),
+    Option("course", "bursts", "What the rounds of a run are: bursts (baseline, --bursts, control)."),
+    Option("ladder-sizes", "auto", "Course ladder: sizes of bursts to climb; auto: 10, 20, 40 … to -u."),
+    Option("batch-sizes", "auto", "Course batches: batch sizes to try; auto: 25, 10, 50."),
+    Option("batch-delays", "auto", "Course batches: seconds between batches, each tried; auto: searched."),
+    Option("repeats", "auto", "Climbs of a ladder, tries of each plan of batches; auto: 3 and 1."),
     Option("session-timeout", "120", "Seconds from the intended start to the latest verdict on a session."),
     Option("welcome", "audio", "All of these make the welcome: state,track,audio,text."),
     Option("expect-text", "", "Regular expression that the welcome's text must match; makes text required."),
@@ -141,6 +148,8 @@ class Settings:
     region_users: Mapping[str, int] = field(default_factory=dict)
     bursts: int = 1
     burst_interval_s: float = 0.0
+    course: str = "bursts"
+    scale: Scale = field(default_factory=Scale)
     session_timeout_s: float = 120.0
     welcome: frozenset[str] = frozenset({"audio"})
     expect_text: str = ""
@@ -184,6 +193,8 @@ class Settings:
         engine = read.choice("engine", ENGINES)
         witness = read.whole("witness", least=0)
         faults += _witness_faults(witness, users, release, engine)
+        course, bursts = read.choice("course", COURSES), read.whole("bursts", least=1)
+        faults += search_faults(course, release, bursts, batch_size, 0.0)
         settings = cls(
             users=users or 0,
             agent_name=agent_name,
@@ -197,8 +208,10 @@ class Settings:
             batch_size=batch_size,
             batch_delay_s=read.number("batch-delay"),
             region_users=read.shares("region-users", users),
-            bursts=read.whole("bursts", least=1),
+            bursts=bursts,
             burst_interval_s=read.number("burst-interval"),
+            course=course,
+            scale=read_scale(read.text, course, users, faults),
             session_timeout_s=read.number("session-timeout", least=0.1),
             welcome=read.items("welcome", WELCOME_ITEMS) | ({"text"} if expect_text else set()),
             expect_text=expect_text,

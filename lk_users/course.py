@@ -1,0 +1,132 @@
+"""The course of a run: its rounds, one after another, and how each of them starts its sessions. Pure.
+
+A *round* is the sessions of one T0, and rounds of a run need not be of one size. Its role says what it is
+for: the ``burst`` is what was asked for, and all figures of a run are over rounds of that role; ``baseline``
+(before it, one after another) and ``control`` (after it, spread out) are what it is compared with.
+
+What comes next is up to the course, which sees what the rounds before came to.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from lk_users.clock import NS_PER_S
+from lk_users.errors import RecordError
+from lk_users.record import build
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lk_users.record import Record
+
+GOLDEN_RATIO: Final = (math.sqrt(5) - 1) / 2
+
+
+class Role(enum.StrEnum):
+    """What a round is for."""
+
+    BASELINE = "baseline"
+    BURST = "burst"
+    CONTROL = "control"
+
+
+@dataclass(frozen=True)
+class Round:
+    """So many sessions with one T0, and how they start: all at it, in batches, or spread out."""
+
+    role: Role
+    users: int
+    batch_size: int = 0
+    """0: all at T0."""
+    batch_delay_s: float = 0.0
+    spread_s: float = 0.0
+    """Evenly over so long; 0: not."""
+    rest_s: float = 0.0
+    """From the end of the round before."""
+    last: bool = False
+    """Does none follow, as far as is known before it? A course that can't know leaves it False."""
+
+    def offset_ns(self, ordinal: int) -> int:
+        """The intended start of a session from T0.
+
+        Spread out, ordinals take their turns in steps of about the golden ratio of all: so those of each
+        worker, which are in a row, are spread over the whole time, too.
+        """
+        if self.spread_s and self.users:
+            turn = ordinal * _stride(self.users) % self.users
+            return round(turn * self.spread_s * NS_PER_S / self.users)
+        if self.batch_size:
+            return round(ordinal // self.batch_size * self.batch_delay_s * NS_PER_S)
+        return 0
+
+    @property
+    def length_ns(self) -> int:
+        """From T0 to the last start."""
+        last = max(0, self.users - 1)
+        if self.spread_s and self.users:
+            return round(last * self.spread_s * NS_PER_S / self.users)
+        return self.offset_ns(last)
+
+    def of(self, users: int) -> Round:
+        """The same round where only so many users are there."""
+        return replace(self, users=min(self.users, users))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For messages and files."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: object) -> Round:
+        """Raises RecordError on anything that is not a round."""
+        if not isinstance(data, dict):
+            raise RecordError(f"not a round: {str(data)[:60]!r}")
+        try:
+            return build(cls, {**data, "role": Role(data.get("role", ""))})
+        except ValueError as exc:
+            raise RecordError(f"not a round: {exc}") from exc
+
+
+# Of users that start when Locust spawns them: no T0, and no number of them.
+FREE: Final = Round(Role.BURST, 0)
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """A round that is over. ``records``: of its sessions, as far as their workers sent any."""
+
+    number: int
+    """From 1, over all rounds of the run: the ``burst`` of its records."""
+    round: Round
+    records: tuple[Record, ...] = ()
+    void_reasons: tuple[str, ...] = ()
+    """Why it says nothing reliable; empty if it does."""
+
+
+class Course(Protocol):
+    """What the rounds of a run are."""
+
+    def next(self, done: Sequence[RoundResult]) -> Round | None:
+        """The round that follows ``done``, which are all so far; None at the end. At least one comes.
+
+        Asked once a round. Not asked any more once the run was stopped or has lost a worker.
+        """
+
+    def void_reasons(self, done: Sequence[RoundResult]) -> Sequence[str]:
+        """Why the run as a whole is void, as only the course knows; asked once, at the end."""
+
+
+@functools.cache
+def _stride(users: int) -> int:
+    """The number without a common divisor with ``users`` that is next to the golden ratio of it."""
+    start = round(users * GOLDEN_RATIO)
+    return next(
+        stride
+        for away in range(users + 1)
+        for stride in (start - away, start + away)
+        if stride > 0 and math.gcd(stride, users) == 1
+    )
