@@ -2,11 +2,11 @@
 
     python bench/ladder.py [--runs 3] [--jobs-per-s 10] [--within 4] [--users 80] [-- OPTION …]
 
-The last of n users who come at once waits for (n - 1) / jobs-per-s longer than one alone, so the limit for the
-SLO ``p99(agent_joined) <= WITHIN s`` is about WITHIN x jobs-per-s, and by what one alone waits smaller. Each
-run has a server and an agent of its own. Dispatch by ``room``: the server's own queue for CreateDispatch starts
-some 25 jobs a second and adds waits of its own, which are not what is looked for here. Ends with 1 where a limit is more than
-15 % off.
+The last of n users who come at once waits for (n - 1) / jobs-per-s longer than one alone, so the limit for
+the SLO ``p99(agent_joined) <= WITHIN s`` is about WITHIN x jobs-per-s, and by what one alone waits smaller.
+Each run has a server and an agent of its own. Dispatch by ``room``: for CreateDispatch the server itself starts
+some 25 jobs a second and adds waits of its own, which are not what is looked for here. Ends with 1 where a
+limit is more than 15 % off.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def run(locustfile: str, users: int, *options: str, jobs_per_s: float = 0.0) -> 
     """One run's summary.json, with ``wall_s`` and ``code`` beside it. Its log goes to stderr."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            sys.executable, "-m", "locust", "-f", str(LOCUSTFILES / locustfile), "--headless", "--only-summary",
-            "-u", str(users), "-r", str(users), "--agent-name", stack.AGENT_NAME, "--run-dir", folder,
+            sys.executable, "-m", "locust", "-f", str(LOCUSTFILES / locustfile), "--headless",
+            "--only-summary", "-u", str(users), "-r", str(users), "--agent-name", stack.AGENT_NAME, "--run-dir", folder,
             *options,
         ]  # fmt: skip
         aside = ["sh", "-c", f"exec {shlex.join(command)} >&2"]
@@ -64,10 +64,11 @@ def main() -> int:
         follows = int((arguments.within - alone_s) * arguments.jobs_per_s) + 1
         off = limit / expected - 1
         good &= summary["code"] == 0 and abs(off) <= TOLERANCE
+        climbs = ", ".join(str(climb["limit"]) for climb in ladder["climbs"])
         print(
-            f"run {number}: limit {limit} ({ladder['low']} to {ladder['high']}, climbs "
-            f"{[climb['limit'] for climb in ladder['climbs']]}), {100 * off:+.0f} % of {expected:g}; one alone "
-            f"{1000 * alone_s:.0f} ms, so {follows} follow; {len(ladder['rungs'])} bursts, "
+            f"run {number}: limit {limit}, {100 * off:+.0f} % of {expected:g} (climbs {climbs}; interval "
+            f"{ladder['low']} to {ladder['high']}); one alone takes {1000 * alone_s:.0f} ms, from which {follows} "
+            f"would follow; {len(ladder['rungs'])} bursts, "
             f"exit {summary['code']}, {summary['wall_s']:.0f} s",
             *summary["void_reasons"],
             sep="\n    ",

@@ -92,10 +92,8 @@ def _interval_lines(ladder: Section) -> list[str]:
     where = f"from {ladder['low']} to {ladder['high']}"
     if ladder["high"] is None:
         where = f"{ladder['low']} or more"
-    found = ", ".join(map(str, limits))
-    return [
-        f"Limits of {climbs} climbs: {found}. With {100 * ladder['confidence']:.4g} % confidence it is {where}."
-    ]
+    found, sure = ", ".join(map(str, limits)), f"{100 * ladder['confidence']:.4g} %"
+    return [f"Limits of {climbs} climbs: {found}. With {sure} confidence it is {where}."]
 
 
 def _batch_headline(search: Section) -> str:

@@ -30,7 +30,7 @@ def paced() -> Iterator[Stack]:
 
 
 def test_a_ladder_finds_the_limit_of_the_paced_agent(burst: Burst, paced: Stack) -> None:
-    # The n-th of a burst waits (n - 1) * 100 ms longer than one alone, who waits 200 to 300 ms: 9 within 1.1 s.
+    # The n-th of a burst waits (n - 1) * 100 ms longer than one alone, who waits some 250 ms: 9 within 1.1 s.
     done = burst(
         16, "--course", "ladder", "--ladder-sizes", "4,8,16", "--repeats", "1", "--dispatch", "room",
         "--slo", "p99(agent_joined) <= 1100 ms", env=paced.env(),
