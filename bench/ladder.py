@@ -4,9 +4,9 @@
 
 The last of n users who come at once waits for (n - 1) / jobs-per-s longer than one alone, so the limit for
 the SLO ``p99(agent_joined) <= WITHIN s`` is about WITHIN x jobs-per-s, and by what one alone waits smaller.
-Each run has a server and an agent of its own. Dispatch by ``room``: for CreateDispatch the server itself starts
-some 25 jobs a second and adds waits of its own, which are not what is looked for here. Ends with 1 where a
-limit is more than 15 % off.
+Each run has a server and an agent of its own. Dispatch by ``room``: for CreateDispatch the server itself
+starts some 25 jobs a second and adds waits of its own, which are not what is looked for here. Ends with 1
+where a limit is more than 15 % off.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def run(locustfile: str, users: int, *options: str, jobs_per_s: float = 0.0) -> 
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, "-m", "locust", "-f", str(LOCUSTFILES / locustfile), "--headless",
-            "--only-summary", "-u", str(users), "-r", str(users), "--agent-name", stack.AGENT_NAME, "--run-dir", folder,
-            *options,
+            "--only-summary", "-u", str(users), "-r", str(users), "--agent-name", stack.AGENT_NAME,
+            "--run-dir", folder, *options,
         ]  # fmt: skip
         aside = ["sh", "-c", f"exec {shlex.join(command)} >&2"]
         started_s = time.monotonic()
@@ -67,9 +67,9 @@ def main() -> int:
         climbs = ", ".join(str(climb["limit"]) for climb in ladder["climbs"])
         print(
             f"run {number}: limit {limit}, {100 * off:+.0f} % of {expected:g} (climbs {climbs}; interval "
-            f"{ladder['low']} to {ladder['high']}); one alone takes {1000 * alone_s:.0f} ms, from which {follows} "
-            f"would follow; {len(ladder['rungs'])} bursts, "
-            f"exit {summary['code']}, {summary['wall_s']:.0f} s",
+            f"{ladder['low']} to {ladder['high']}); one alone takes {1000 * alone_s:.0f} ms, from which "
+            f"{follows} would follow; {len(ladder['rungs'])} bursts, exit {summary['code']}, "
+            f"{summary['wall_s']:.0f} s",
             *summary["void_reasons"],
             sep="\n    ",
             flush=True,

@@ -92,7 +92,7 @@ def _interval_lines(ladder: Section) -> list[str]:
     where = f"from {ladder['low']} to {ladder['high']}"
     if ladder["high"] is None:
         where = f"{ladder['low']} or more"
-    found, sure = ", ".join(map(str, limits)), f"{100 * ladder['confidence']:.4g} %"
+    found, sure = ", ".join(map(str, limits)), f"{100 * ladder['confidence']:.0f} %"
     return [f"Limits of {climbs} climbs: {found}. With {sure} confidence it is {where}."]
 
 
