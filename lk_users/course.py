@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lk_users.record import Record
+    from lk_users.settings import Settings
 
+# Between the starts of a baseline's sessions: an agent that is asked for alone is there by then.
+BASELINE_GAP_S: Final = 2.0
 GOLDEN_RATIO: Final = (math.sqrt(5) - 1) / 2
 
 
@@ -54,12 +57,11 @@ class Round:
     def offset_ns(self, ordinal: int) -> int:
         """The intended start of a session from T0.
 
-        Spread out, ordinals take their turns in steps of about the golden ratio of all: so those of each
-        worker, which are in a row, are spread over the whole time, too.
+        Spread out, ordinals do not start in their order: so those of each worker, which are in a row, are
+        spread over the whole time, too.
         """
         if self.spread_s and self.users:
-            turn = ordinal * _stride(self.users) % self.users
-            return round(turn * self.spread_s * NS_PER_S / self.users)
+            return round(_turns(self.users)[ordinal % self.users] * self.spread_s * NS_PER_S / self.users)
         if self.batch_size:
             return round(ordinal // self.batch_size * self.batch_delay_s * NS_PER_S)
         return 0
@@ -120,13 +122,42 @@ class Course(Protocol):
         """Why the run as a whole is void, as only the course knows; asked once, at the end."""
 
 
-@functools.cache
-def _stride(users: int) -> int:
-    """The number without a common divisor with ``users`` that is next to the golden ratio of it."""
-    start = round(users * GOLDEN_RATIO)
-    return next(
-        stride
-        for away in range(users + 1)
-        for stride in (start - away, start + away)
-        if stride > 0 and math.gcd(stride, users) == 1
+class BurstCourse:
+    """Baseline, bursts, control: known from the start."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.rounds: Final = tuple(_rounds(settings))
+
+    def next(self, done: Sequence[RoundResult]) -> Round | None:
+        return self.rounds[len(done)] if len(done) < len(self.rounds) else None
+
+    def void_reasons(self, done: Sequence[RoundResult]) -> Sequence[str]:
+        return ()
+
+
+def _rounds(settings: Settings) -> list[Round]:
+    baseline = Round(Role.BASELINE, settings.baseline, batch_size=1, batch_delay_s=BASELINE_GAP_S)
+    burst = Round(
+        Role.BURST, settings.users, batch_size=settings.batch_size, batch_delay_s=settings.batch_delay_s
     )
+    control = Round(
+        Role.CONTROL, settings.users, spread_s=settings.control_s, rest_s=settings.burst_interval_s
+    )
+    rounds = [
+        *([baseline] if settings.baseline else []),
+        burst,
+        *[replace(burst, rest_s=settings.burst_interval_s)] * (settings.bursts - 1),
+        *([control] if settings.control_s else []),
+    ]
+    return [*rounds[:-1], replace(rounds[-1], last=True)]
+
+
+@functools.cache
+def _turns(users: int) -> tuple[int, ...]:
+    """The place of each ordinal in time. Multiples of the golden ratio, taken modulo 1, are spread evenly
+    from wherever one begins."""
+    order = sorted(range(users), key=lambda ordinal: ordinal * GOLDEN_RATIO % 1)
+    turns = [0] * users
+    for turn, ordinal in enumerate(order):
+        turns[ordinal] = turn
+    return tuple(turns)

@@ -72,7 +72,7 @@ class Ladder:
         return 1 - 2.0 ** (1 - len(self.climbs)) if len(self.climbs) > 1 else None
 
     @property
-    def at_limit(self) -> Tried | None:
+    def judged(self) -> Tried | None:
         """The burst to judge it by: the last that passed at the limit; where none passed, the smallest."""
         limit = self.limit
         if not limit:

@@ -68,6 +68,9 @@ class Record:
     run_id: str
     session_id: str
     burst: int
+    """The number of its round: 1 is the first of the run; 0 of users that start when they are spawned."""
+    role: str = "burst"
+    """What its round is for: ``baseline``, ``burst`` or ``control``."""
     ordinal: int
     worker: str
     region: str

@@ -81,6 +81,9 @@ class Search:
         yield from self._settle()
         result = yield from self._run(wanted)
         slo = tuple(one.evaluate(result.records) for one in self._slos)
+        for one in slo:
+            if one.value is None:
+                raise SearchStopped(f"{_words(result)} has no data for {one.text}")
         tried = Tried(result.number, wanted, repeat, result.records, slo)
         self.tried.append(tried)
         return tried
@@ -107,8 +110,7 @@ class Search:
     def _run(self, wanted: Round) -> Asking[RoundResult]:
         result = yield wanted
         if result.void_reasons:
-            users = "1 user" if wanted.users == 1 else f"{wanted.users} users"
-            raise SearchStopped(f"burst {result.number} ({users}) was void: {result.void_reasons[0]}")
+            raise SearchStopped(f"{_words(result)} was void: {result.void_reasons[0]}")
         return result
 
 
@@ -136,6 +138,11 @@ def _compare(wanted: Round, result: RoundResult) -> None:
             f"burst {result.number} is not the one that these SLOs lead to: a search follows from its SLOs, "
             "so run it anew with them"
         )
+
+
+def _words(result: RoundResult) -> str:
+    users = result.round.users
+    return f"burst {result.number} ({'1 user' if users == 1 else f'{users} users'})"
 
 
 def _joined_ns(records: Sequence[Record]) -> int | None:

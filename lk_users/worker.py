@@ -32,6 +32,7 @@ from lk_users.barrier import (
 )
 from lk_users.burst import Burst, FreeUsers, Stage, Worker
 from lk_users.clock import NS_PER_MS, OtherClock, SystemClock
+from lk_users.course import Role
 from lk_users.engines.ground import Ground, break_ground
 from lk_users.engines.idle import IdleEngine
 from lk_users.engines.sdk_pool import SdkPool
@@ -150,7 +151,7 @@ class WorkerSide:
             self._over.wait()
             return
         ordinal, self._free_ordinal = self._free_ordinal, self._free_ordinal + FREE_STRIDE
-        self._journal.share(Share(self._barrier.run_id, 0, ordinal, 1, 0))
+        self._journal.share(Share(self._barrier.run_id, 0, ordinal, 1))
         self._runtime.call(self._free.run(ordinal))
 
     # Messages.
@@ -424,16 +425,18 @@ class WorkerSide:
         assert self._series is not None
         self._journal.trailer(trailer)
         self._send_records()
-        self._trailer = self._series.closed(trailer, last=self._is_last(trailer.burst))
+        self._trailer = self._series.closed(trailer, last=self._is_last)
         if self._trailer is not trailer:
             self._journal.trailer(self._trailer)
         if not self._alone:
             self._say_again(Kind.TRAILER)
         self._collected.set()
 
-    def _is_last(self, burst: int) -> bool:
-        """Does nothing come after this burst?"""
-        return burst in (0, self.settings.bursts) or bool(self._cancel_cause) or self._alone
+    @property
+    def _is_last(self) -> bool:
+        """Does nothing come after this round?"""
+        last = self._burst is None or self._burst.share.round.last
+        return last or bool(self._cancel_cause) or self._alone
 
     @property
     def _free_started(self) -> int:
@@ -481,7 +484,8 @@ class WorkerSide:
         assert self._series is not None
         self._series.marked(session.planned.ordinal, mark)
         self._counts["answered"] += mark == Mark.WELCOMED
-        self._stats.marked(mark, at_ns, session.marks_ns)
+        if session.planned.role is Role.BURST:
+            self._stats.marked(mark, at_ns, session.marks_ns)
 
     def _decided(self, record: Record) -> None:
         assert self._journal is not None
@@ -502,7 +506,8 @@ class WorkerSide:
         record = kept
         self._journal.record(record)
         self._records.append(record)
-        self._stats.recorded(record)
+        if record.role == Role.BURST:
+            self._stats.recorded(record)
         assert self._series is not None
         self._series.recorded(record)
 

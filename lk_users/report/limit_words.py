@@ -17,33 +17,28 @@ RUNG_HEAD = ("users", "met", "agent there p50", "p99", "welcomed p99", "no welco
 CELL_HEAD = ("batches of", "every", "met", "agent there p50", "p99", "welcomed p99", "all in", "no welcome")
 
 
-def headline(summary: Summary) -> str:
-    """What the search came to, as a sentence without its end; empty where the run was none."""
-    if summary["ladder"] is not None:
-        return _ladder_headline(summary["ladder"])
-    return _batch_headline(summary["batch_search"]) if summary["batch_search"] is not None else ""
-
-
 def lines(summary: Summary) -> list[str]:
-    """More of it, a sentence each."""
-    if summary["ladder"] is not None:
-        return [*_interval_lines(summary["ladder"]), *_probe_lines(summary["ladder"])]
-    if summary["batch_search"] is not None:
-        return [*_compare_lines(summary["batch_search"]), *_probe_lines(summary["batch_search"])]
-    return []
+    """What is to be said beside the first sentence, and of which burst the summary's figures are."""
+    if ladder := summary.get("ladder"):
+        said = [*_interval_lines(ladder), *_probe_lines(ladder)]
+    elif search := summary.get("batch_search"):
+        said = [*_compare_lines(search), *_probe_lines(search)]
+    else:
+        return []
+    return [*said, *_judged_lines(summary)]
 
 
 def rows(summary: Summary) -> list[tuple[str, ...]]:
     """A head and a row for each size, or plan, with the worst of its bursts; empty where there was none."""
-    if summary["ladder"] is not None:
-        by_users = _grouped(summary["ladder"]["rungs"], ("users",))
+    if ladder := summary.get("ladder"):
+        by_users = _grouped(ladder["rungs"], ("users",))
         made = [(str(users), *_figures(own)) for (users,), own in sorted(by_users.items())]
         return [RUNG_HEAD, *made] if made else []
-    if summary["batch_search"] is not None:
-        by_plan = _grouped(summary["batch_search"]["cells"], ("batch_size", "batch_delay_s"))
+    if search := summary.get("batch_search"):
+        by_plan = _grouped(search["cells"], ("batch_size", "batch_delay_s"))
         made = []
         for (size, delay_s), own in sorted(by_plan.items()):
-            every = f"{delay_s:g} s" if size < summary["batch_search"]["users"] else "all at once"
+            every = f"{delay_s:g} s" if size < search["users"] else "all at once"
             *figures, lost = _figures(own)
             made.append((str(size), every, *figures, _worst(own, "all_in_ms"), lost))
         return [CELL_HEAD, *made] if made else []
@@ -52,8 +47,8 @@ def rows(summary: Summary) -> list[tuple[str, ...]]:
 
 def slo_rows(summary: Summary) -> list[tuple[str, ...]]:
     """A head and a row for each burst of a search: what each SLO was."""
-    section = summary["ladder"] or summary["batch_search"]
-    tried = section and section.get("rungs", section.get("cells"))
+    section = summary.get("ladder") or summary.get("batch_search") or {}
+    tried = section.get("rungs", section.get("cells"))
     if not tried:
         return []
     texts = [slo["text"] for slo in tried[0]["slo"]]
@@ -72,7 +67,8 @@ def plan_words(cell: Mapping[str, Any], users: int) -> str:
     return f"in batches of {cell['batch_size']} every {cell['batch_delay_s']:g} s"
 
 
-def _ladder_headline(ladder: Section) -> str:
+def ladder_text(ladder: Section) -> str:
+    """The result as a sentence without its end."""
     limit, sizes = ladder["limit"], ladder["sizes"]
     if limit is None:
         return "no limit was found"
@@ -96,7 +92,8 @@ def _interval_lines(ladder: Section) -> list[str]:
     return [f"Limits of {climbs} climbs: {found}. With {sure} confidence it is {where}."]
 
 
-def _batch_headline(search: Section) -> str:
+def batch_text(search: Section) -> str:
+    """The result as a sentence without its end."""
     users, plan = words.plural(search["users"], "user"), search["plan"]
     if plan is None:
         return f"none of {words.plural(_plans(search), 'plan')} for {users} met the SLOs"
@@ -130,6 +127,17 @@ def _probe_lines(section: Section) -> list[str]:
     )
     waited = f"; {words.plural(busy, 'probe')} before found it busy" if busy else ""
     return [f"{text}{waited}."] if known else []
+
+
+def _judged_lines(summary: Summary) -> list[str]:
+    burst = summary["judged_burst"]
+    section = summary.get("ladder") or summary["batch_search"]
+    judged = [one for one in section.get("rungs", section.get("cells")) if one["burst"] == burst]
+    if not judged:
+        return []
+    users = judged[0].get("users", section.get("users"))
+    how = "" if "rungs" in section else f" {plan_words(judged[0], users)}"
+    return [f"SLOs and times here are of burst {burst}, {words.plural(users, 'user')}{how}."]
 
 
 def _plans(search: Section) -> int:

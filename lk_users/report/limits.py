@@ -5,32 +5,75 @@ The shape is described in docs/limits.md. Times in ms, to the microsecond.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lk_users.batches import BatchCourse, all_in_ns, plan_of
-from lk_users.ladder import LadderCourse
+from lk_users.batches import BatchCourse, BatchSearch, all_in_ns, plan_of
+from lk_users.course import RoundResult
+from lk_users.ladder import Ladder, LadderCourse
 from lk_users.record import Mark
+from lk_users.report import limit_words
 from lk_users.report.figures import in_ms, mark_figures
+from lk_users.scale import SEARCHES
+from lk_users.verdict import void_reasons
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lk_users.batches import BatchSearch
-    from lk_users.course import RoundResult
-    from lk_users.ladder import Ladder
+    from lk_users.health import Trailer
+    from lk_users.record import Record
+    from lk_users.report.folder import Merged
     from lk_users.search import Probe, Tried
     from lk_users.settings import Settings
 
+Found: TypeAlias = "Ladder | BatchSearch | None"
 
-def sections(settings: Settings, done: Sequence[RoundResult]) -> dict[str, Any]:
-    """Both sections; None where the run was no such search. Raises Refused for SLOs that can't be read."""
-    ladder = ladder_section(LadderCourse(settings).result(done)) if settings.course == "ladder" else None
-    batches = batch_section(BatchCourse(settings).result(done)) if settings.course == "batches" else None
-    return {"ladder": ladder, "batch_search": batches}
+
+def search_in(merged: Merged, settings: Settings) -> Found:
+    """What a search came to, from its run folder; None where the run was none. Raises Refused for SLOs that
+    can't be read."""
+    return search_of(settings, _rounds(merged, settings)) if settings.course in SEARCHES else None
+
+
+def search_of(settings: Settings, done: Sequence[RoundResult]) -> Found:
+    """What these rounds came to."""
+    if settings.course == "ladder":
+        return LadderCourse(settings).result(done)
+    return BatchCourse(settings).result(done) if settings.course == "batches" else None
+
+
+def _rounds(merged: Merged, settings: Settings) -> list[RoundResult]:
+    """The rounds of a run, read back."""
+    records: dict[int, list[Record]] = defaultdict(list)
+    trailers: dict[int, list[Trailer]] = defaultdict(list)
+    for record in merged.records:
+        records[record.burst].append(record)
+    for trailer in merged.trailers:
+        trailers[trailer.burst].append(trailer)
+    return [
+        RoundResult(
+            begun.burst,
+            begun.round,
+            tuple(records[begun.burst]),
+            tuple(void_reasons(records[begun.burst], trailers[begun.burst], begun.round.users, settings)),
+        )
+        for begun in merged.bursts
+    ]
+
+
+def sections(found: Found) -> dict[str, Any]:
+    """Both sections of the summary; None where the run was no such search. ``judged_burst``: all figures and
+    SLOs of the summary are of that one; None: of all bursts."""
+    return {
+        "ladder": ladder_section(found) if isinstance(found, Ladder) else None,
+        "batch_search": batch_section(found) if isinstance(found, BatchSearch) else None,
+        "judged_burst": found.judged.burst if found is not None and found.judged is not None else None,
+    }
 
 
 def ladder_section(found: Ladder) -> dict[str, Any]:
-    return {
+    section = {
         "limit": found.limit,
         "low": found.low,
         "high": found.high,
@@ -44,10 +87,11 @@ def ladder_section(found: Ladder) -> dict[str, Any]:
         "probes": _probes(found.probes),
         "stopped": found.stopped,
     }
+    return {"text": limit_words.ladder_text(section), **section}
 
 
 def batch_section(found: BatchSearch) -> dict[str, Any]:
-    return {
+    section = {
         "users": found.users,
         "way": found.way,
         "repeats": found.repeats,
@@ -57,6 +101,7 @@ def batch_section(found: BatchSearch) -> dict[str, Any]:
         "probes": _probes(found.probes),
         "stopped": found.stopped,
     }
+    return {"text": limit_words.batch_text(section), **section}
 
 
 def _plan(found: BatchSearch) -> dict[str, Any] | None:
@@ -90,7 +135,7 @@ def _tried(tried: Tried) -> dict[str, Any]:
         "lost": sum(record.lost for record in tried.records),
         "agent_joined_ms": mark_figures(tried.records, Mark.AGENT_JOINED),
         "welcomed_ms": mark_figures(tried.records, Mark.WELCOMED),
-        "slo": [{"text": slo.text, "value": slo.value, "ok": slo.ok} for slo in tried.slo],
+        "slo": [asdict(slo) for slo in tried.slo],
     }
 
 

@@ -24,6 +24,7 @@ from lk_users.report.folder import (
     read_samples,
     write_atomically,
 )
+from lk_users.report.limits import search_in, sections
 from lk_users.report.summary import summarize
 from lk_users.report.words import plural
 from lk_users.sinks.outbox import SINK, total
@@ -69,7 +70,10 @@ def draft(run_dir: Path) -> Draft:
     info = RunInfo.read(run_dir)
     settings = info.run_settings()
     merged = merge(run_dir, info, settings)
+    search = search_in(merged, settings)
     figures = counted(merged.records, settings)
+    if search is not None and search.judged is not None:
+        figures = list(search.judged.records)
     judgement = judge(
         merged.records,
         merged.trailers,
@@ -77,9 +81,14 @@ def draft(run_dir: Path) -> Draft:
         [objective.evaluate(figures) for objective in slo.parse(settings.slo)],
         settings,
         merged.workers,
-        [*read_reasons(run_dir), *_conflict_reasons(merged.conflicts)],
+        [
+            *read_reasons(run_dir),
+            *_conflict_reasons(merged.conflicts),
+            *([search.stopped] if search is not None and search.stopped else []),
+        ],
     )
-    summary = summarize(info, settings, merged, judgement, read_samples(run_dir))
+    summary = summarize(info, settings, merged, judgement, read_samples(run_dir), figures)
+    summary |= sections(search)
     return Draft(run_dir, info, settings, merged, figures, judgement, summary)
 
 

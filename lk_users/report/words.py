@@ -114,6 +114,9 @@ def plural(count: int, noun: str) -> str:
 def headline(summary: Summary) -> str:
     """The verdict and what it means, in one line. A pass says what its SLOs let through."""
     verdict, slos = summary["verdict"], summary["slo"]
+    search = summary.get("ladder") or summary.get("batch_search")
+    if search and verdict != Verdict.VOID:
+        return f"{verdict}: {search['text']} (exit code {summary['exit_code']})"
     missed = sum(not slo["ok"] for slo in slos)
     meaning = {
         Verdict.PASS: f"every SLO was met{_let_through(summary)}",

@@ -34,8 +34,8 @@ def test_it_doubles_to_the_first_failure_and_halves_the_gap() -> None:
     assert (found.limit, found.low, found.high, found.confidence) == (38, 38, 39, None)
     assert found.climbs == (Climb(1, 38, 39),)
     assert [rung.round.users for rung in found.rungs if rung.ok] == [10, 20, 30, 35, 37, 38]
-    assert found.at_limit is not None
-    assert (found.at_limit.round.users, found.at_limit.slo[0].value) == (38, 3950)
+    assert found.judged is not None
+    assert (found.judged.round.users, found.judged.slo[0].value) == (38, 3950)
     assert found.stopped == ""
 
 
@@ -92,8 +92,8 @@ def test_not_even_the_smallest_size() -> None:
     found = climbed(target, repeats="2")
     assert target.sizes == [10, 10]
     assert (found.limit, found.low, found.high) == (0, 0, 10)
-    assert found.at_limit is not None
-    assert not found.at_limit.ok
+    assert found.judged is not None
+    assert not found.judged.ok
 
 
 def test_all_pass() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from builders import settings
@@ -11,28 +11,25 @@ from target import Target
 from lk_users.batches import BatchCourse
 from lk_users.ladder import LadderCourse
 from lk_users.report import limit_words
-from lk_users.report.limits import sections
-
-if TYPE_CHECKING:
-    from lk_users.course import RoundResult
+from lk_users.report.limits import search_of, sections
 
 SLO = "p99(agent_joined) <= 4s; count(lost) == 0"
 
 
 def of_ladder(target: Target, users: int = 160, slo: str = SLO, **options: str) -> dict[str, Any]:
     chosen = settings(users, course="ladder", slo=slo, **options)
-    return sections(chosen, target.play(LadderCourse(chosen)))
+    return sections(search_of(chosen, target.play(LadderCourse(chosen))))
 
 
 def of_batches(target: Target, users: int = 600, slo: str = SLO, **options: str) -> dict[str, Any]:
     chosen = settings(users, course="batches", slo=slo, **options)
-    return sections(chosen, target.play(BatchCourse(chosen)))
+    return sections(search_of(chosen, target.play(BatchCourse(chosen))))
 
 
 def test_another_run_has_neither() -> None:
-    done: list[RoundResult] = []
-    assert sections(settings(100), done) == {"ladder": None, "batch_search": None}
-    assert limit_words.headline({"ladder": None, "batch_search": None}) == ""
+    assert sections(search_of(settings(100), ())) == {
+        "ladder": None, "batch_search": None, "judged_burst": None,
+    }  # fmt: skip
     assert limit_words.lines({"ladder": None, "batch_search": None}) == []
     assert limit_words.rows({"ladder": None, "batch_search": None}) == []
     assert limit_words.slo_rows({"ladder": None, "batch_search": None}) == []
@@ -121,13 +118,15 @@ def test_all_in_is_null_where_a_user_got_no_welcome() -> None:
     ],
 )
 def test_the_first_sentence(summary: dict[str, Any], expected: str) -> None:
-    assert limit_words.headline(summary) == expected
+    section = summary["ladder"] or summary["batch_search"]
+    assert section["text"] == expected
 
 
 def test_what_is_said_beside() -> None:
     assert limit_words.lines(of_ladder(Target(10), repeats="3")) == [
         "Limits of 3 climbs: 38, 38, 38. With 75 % confidence it is from 38 to 39.",
         "Before each burst one user alone found the target idle, after at most 250 ms.",
+        "SLOs and times here are of burst 42, 38 users.",
     ]
     assert limit_words.lines(of_ladder(Target(1000), users=20, repeats="5"))[0] == (
         "Limits of 5 climbs: 20, 20, 20, 20, 20. With 94 % confidence it is 20 or more."
@@ -136,13 +135,16 @@ def test_what_is_said_beside() -> None:
         "Limits of 2 climbs: 10, 10. With 50 % confidence it is 10 or more.",
         "Before each burst one user alone found the target idle, after at most 250 ms; 2 probes before "
         "found it busy.",
+        "SLOs and times here are of burst 6, 10 users.",
     ]
     assert limit_words.lines(of_ladder(Target(10), repeats="1"))[0] == (
         "One climb says nothing about chance: --repeats 3 gives an interval."
     )
-    assert limit_words.lines(of_batches(Target(25)))[0] == (
-        "All at once it is p99 24.0 s to the agent, 19.8 times as much, and all in 24.3 s."
-    )
+    assert limit_words.lines(of_batches(Target(25))) == [
+        "All at once it is p99 24.0 s to the agent, 19.8 times as much, and all in 24.3 s.",
+        "Before each burst one user alone found the target idle, after at most 250 ms.",
+        "SLOs and times here are of burst 4, 600 users in batches of 25 every 1 s.",
+    ]
 
 
 def test_a_row_is_the_worst_of_its_bursts() -> None:
