@@ -104,6 +104,9 @@ class BatchCourse:
         stopped = self.result(done).stopped
         return (stopped,) if stopped else ()
 
+    def news(self, done: Sequence[RoundResult]) -> str:
+        return self._played(done)[0].news(done)
+
     def result(self, done: Sequence[RoundResult]) -> BatchSearch:
         """Of a whole run, or of one that was cut short."""
         trying, wanted = self._played(done)

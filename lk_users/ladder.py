@@ -95,6 +95,9 @@ class LadderCourse:
         stopped = self.result(done).stopped
         return (stopped,) if stopped else ()
 
+    def news(self, done: Sequence[RoundResult]) -> str:
+        return self._played(done)[0].news(done)
+
     def result(self, done: Sequence[RoundResult]) -> Ladder:
         """Of a whole run, or of one that was cut short."""
         climbing, wanted = self._played(done)

@@ -72,6 +72,18 @@ class Search:
         self.stopped = ""
         """Why it ended early, which makes it void; in words."""
 
+    def news(self, done: Sequence[RoundResult]) -> str:
+        """Of the last of these rounds, where it is worth a line."""
+        number = done[-1].number if done else 0
+        if self.tried and self.tried[-1].burst == number:
+            tried = self.tried[-1]
+            missed = [one.text for one in tried.slo if not one.ok]
+            came_to = f"missed {'; '.join(missed)}" if missed else "met the SLOs"
+            return f"burst {number}, {how_words(tried.round)}: {came_to}"
+        if self.probes and self.probes[-1].burst == number and not self.probes[-1].ok:
+            return "the target is not idle yet: one user alone had to wait for the agent; once more"
+        return ""
+
     def steps(self) -> Asking[None]:
         """The whole search. Raises SearchStopped."""
         raise NotImplementedError
@@ -112,6 +124,14 @@ class Search:
         if result.void_reasons:
             raise SearchStopped(f"{_words(result)} was void: {result.void_reasons[0]}")
         return result
+
+
+def how_words(of: Round) -> str:
+    """``40 users at once``, ``600 users in batches of 25 every 1 s``."""
+    users = "1 user" if of.users == 1 else f"{of.users} users"
+    if not of.batch_size:
+        return f"{users} at once"
+    return f"{users} in batches of {of.batch_size} every {of.batch_delay_s:g} s"
 
 
 def play(search: _S, done: Sequence[RoundResult]) -> tuple[_S, Round | None]:

@@ -137,7 +137,7 @@ def _judged_lines(summary: Summary) -> list[str]:
         return []
     users = judged[0].get("users", section.get("users"))
     how = "" if "rungs" in section else f" {plan_words(judged[0], users)}"
-    return [f"SLOs and times here are of burst {burst}, {words.plural(users, 'user')}{how}."]
+    return [f"The SLOs and times shown are of burst {burst}, {words.plural(users, 'user')}{how}."]
 
 
 def _plans(search: Section) -> int:

@@ -77,7 +77,7 @@ class Target:
             free_ns = max(free_ns, starts_ns)
             joined_ms = ALONE_MS + late_ms + (free_ns - starts_ns) / NS_PER_MS
             free_ns += round(NS_PER_S / self._rate(wanted))
-            records.append(self._record(number, ordinal, joined_ms))
+            records.append(replace(self._record(number, ordinal, joined_ms), role=wanted.role.value))
         reasons = ("the generator stalled",) if number in self.void_at else ()
         return RoundResult(number, wanted, tuple(records), reasons)
 

@@ -186,3 +186,10 @@ def test_few_users(users: int, plans: list[tuple[int, float]]) -> None:
     target = Target(jobs_per_s=1)
     assert searching.result(target.play(searching)).plan is None
     assert target.plans == plans
+
+
+def test_people_who_watch_hear_of_each_burst() -> None:
+    searching = course()
+    done = Target(jobs_per_s=25).play(searching)
+    assert searching.news(done[:2]) == "burst 2, 600 users at once: missed p99(agent_joined) <= 4s"
+    assert searching.news(done[:4]) == "burst 4, 600 users in batches of 25 every 1 s: met the SLOs"

@@ -214,3 +214,19 @@ def test_batches_of_a_ladder_are_passed_on() -> None:
     target = Target(jobs_per_s=10)
     climbed(target, users=20, repeats="1", batch_size="5", batch_delay="2")
     assert target.plans == [(5, 2.0)] * 2
+
+
+def test_people_who_watch_hear_of_each_burst() -> None:
+    searching = course(repeats="1")
+    done = Target(jobs_per_s=10, busy_rounds=1).play(searching)
+    assert [searching.news(done[:number]) for number in range(8)] == [
+        "",
+        "",
+        "burst 2, 10 users at once: met the SLOs",
+        "the target is not idle yet: one user alone had to wait for the agent; once more",
+        "",
+        "burst 5, 20 users at once: met the SLOs",
+        "the target is not idle yet: one user alone had to wait for the agent; once more",
+        "",
+    ]
+    assert searching.news(done[:8]) == "burst 8, 40 users at once: missed p99(agent_joined) <= 4s"
