@@ -62,9 +62,11 @@ class Round:
         """
         if self.spread_s and self.users:
             return round(_turns(self.users)[ordinal % self.users] * self.spread_s * NS_PER_S / self.users)
-        if self.batch_size:
-            return round(ordinal // self.batch_size * self.batch_delay_s * NS_PER_S)
-        return 0
+        return round((self.batch(ordinal) - 1) * self.batch_delay_s * NS_PER_S)
+
+    def batch(self, ordinal: int) -> int:
+        """The number of a session's batch; 1 is the first."""
+        return 1 + ordinal // self.batch_size if self.batch_size else 1
 
     @property
     def length_ns(self) -> int:

@@ -62,6 +62,8 @@ class PlannedSession:
     metadata: str
     attributes: str
     room_metadata: str
+    batch: int = 1
+    """1 is the first."""
 
 
 def shares(run_id: str, burst: int, counts: Sequence[int], of: Round) -> list[Share]:
@@ -151,6 +153,7 @@ def planned(
         metadata=settings.metadata.render(ordinal, values),
         attributes=settings.attributes.render(ordinal, values),
         room_metadata=settings.room_metadata.render(ordinal, values),
+        batch=of.batch(ordinal),
     )
 
 
@@ -169,6 +172,7 @@ def unrecorded(
         burst=item.burst,
         role=item.role.value,
         ordinal=item.ordinal,
+        batch=item.batch,
         worker=worker,
         region=region,
         engine=item.engine,

@@ -72,6 +72,8 @@ class Record:
     role: str = "burst"
     """What its round is for: ``baseline``, ``burst`` or ``control``."""
     ordinal: int
+    batch: int = 1
+    """The number of its batch in the burst; 1 is the first."""
     worker: str
     region: str
     engine: str

@@ -94,8 +94,8 @@ class Search:
         result = yield from self._run(wanted)
         slo = tuple(one.evaluate(result.records) for one in self._slos)
         for one in slo:
-            if one.value is None:
-                raise SearchStopped(f"{_words(result)} has no data for {one.text}")
+            if one.missing:
+                raise SearchStopped(f"{_words(result)}: no data for {one.text}: {one.missing}")
         tried = Tried(result.number, wanted, repeat, result.records, slo)
         self.tried.append(tried)
         return tried

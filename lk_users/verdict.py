@@ -59,6 +59,8 @@ def judge(
     one clear line each.
     """
     reasons = void_reasons(records, trailers, intended, settings, expected_workers, faults)
+    if records:
+        reasons += [f"no data for {slo.text}: {slo.missing}" for slo in slo_results if slo.missing]
     if not slo_results:
         reasons.append("no SLO was evaluated: nothing says what a pass would be")
     if reasons:

@@ -20,12 +20,12 @@ CELL_HEAD = ("batches of", "every", "met", "agent there p50", "p99", "welcomed p
 def lines(summary: Summary) -> list[str]:
     """What is to be said beside the first sentence, and of which burst the summary's figures are."""
     if ladder := summary.get("ladder"):
-        said = [*_interval_lines(ladder), *_probe_lines(ladder)]
+        said = [*_interval_lines(ladder), *_probe_lines(ladder), *_judged_lines(summary, ladder)]
     elif search := summary.get("batch_search"):
-        said = [*_compare_lines(search), *_probe_lines(search)]
+        said = [*_compare_lines(search), *_probe_lines(search), *_judged_lines(summary, search)]
     else:
-        return []
-    return [*said, *_judged_lines(summary)]
+        said = []
+    return said
 
 
 def rows(summary: Summary) -> list[tuple[str, ...]]:
@@ -47,9 +47,9 @@ def rows(summary: Summary) -> list[tuple[str, ...]]:
 
 def slo_rows(summary: Summary) -> list[tuple[str, ...]]:
     """A head and a row for each burst of a search: what each SLO was."""
-    section = summary.get("ladder") or summary.get("batch_search") or {}
-    tried = section.get("rungs", section.get("cells"))
-    if not tried:
+    section = words.search_section(summary)
+    tried = _tried(section) if section else []
+    if section is None or not tried:
         return []
     texts = [slo["text"] for slo in tried[0]["slo"]]
     made = []
@@ -129,10 +129,14 @@ def _probe_lines(section: Section) -> list[str]:
     return [f"{text}{waited}."] if known else []
 
 
-def _judged_lines(summary: Summary) -> list[str]:
+def _tried(section: Section) -> Sequence[Mapping[str, Any]]:
+    tried: Sequence[Mapping[str, Any]] = section["rungs"] if "rungs" in section else section["cells"]
+    return tried
+
+
+def _judged_lines(summary: Summary, section: Section) -> list[str]:
     burst = summary["judged_burst"]
-    section = summary.get("ladder") or summary["batch_search"]
-    judged = [one for one in section.get("rungs", section.get("cells")) if one["burst"] == burst]
+    judged = [one for one in _tried(section) if one["burst"] == burst]
     if not judged:
         return []
     users = judged[0].get("users", section.get("users"))

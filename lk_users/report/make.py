@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lk_users import slo
@@ -53,24 +53,25 @@ class Draft:
     summary: Mapping[str, Any]
 
 
-def make_report(run_dir: Path) -> Judgement:
+def make_report(run_dir: Path, slo_text: str = "") -> Judgement:
     """Writes records.jsonl, summary.json, summary.md and junit.xml from what the run left behind;
-    support.md and support.zip where a session or the run failed.
+    support.md and support.zip where a session or the run failed. ``slo_text``: SLOs to judge it by anew;
+    empty: the run's own.
 
-    Made again, each has the same bytes. Raises Refused where there is no run, RecordError where it cannot
-    be read, OSError where it cannot be written.
+    Made again, each has the same bytes. Raises Refused where there is no run or an SLO is none, RecordError
+    where it cannot be read, OSError where it cannot be written.
     """
-    found = draft(run_dir)
+    found = draft(run_dir, slo_text)
     write_report(found)
     return found.judgement
 
 
-def draft(run_dir: Path) -> Draft:
-    """Raises Refused where there is no run, RecordError where it cannot be read."""
+def draft(run_dir: Path, slo_text: str = "") -> Draft:
+    """Raises Refused where there is no run or an SLO is none, RecordError where it cannot be read."""
     info = RunInfo.read(run_dir)
     settings = info.run_settings()
     merged = merge(run_dir, info, settings)
-    search = search_in(merged, settings)
+    search = search_in(merged, replace(settings, slo=slo_text or settings.slo))
     figures = counted(merged.records, settings)
     if search is not None and search.judged is not None:
         figures = list(search.judged.records)
@@ -78,7 +79,7 @@ def draft(run_dir: Path) -> Draft:
         merged.records,
         merged.trailers,
         merged.intended,
-        [objective.evaluate(figures) for objective in slo.parse(settings.slo)],
+        [objective.evaluate(figures) for objective in slo.parse(slo_text or settings.slo)],
         settings,
         merged.workers,
         [
@@ -87,7 +88,9 @@ def draft(run_dir: Path) -> Draft:
             *([search.stopped] if search is not None and search.stopped else []),
         ],
     )
-    summary = summarize(info, settings, merged, judgement, read_samples(run_dir), figures)
+    summary = summarize(
+        info, settings, merged, judgement, read_samples(run_dir), anew=bool(slo_text), figures=figures
+    )
     summary |= sections(search)
     return Draft(run_dir, info, settings, merged, figures, judgement, summary)
 
@@ -104,6 +107,10 @@ def write_report(found: Draft) -> None:
     if found.settings.engine != "idle" and not _all_well(found.figures, found.judgement):
         write_atomically(run_dir / SUPPORT_FILE, support.text(summary, found.figures))
         write_atomically(run_dir / BUNDLE_FILE, bundle(run_dir, found.info.run_id, merged.records))
+    else:
+        # A report by other SLOs may have left them.
+        for name in (SUPPORT_FILE, BUNDLE_FILE):
+            (run_dir / name).unlink(missing_ok=True)
 
 
 def _sinks(trailers: Sequence[Trailer], accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

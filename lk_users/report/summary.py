@@ -6,6 +6,7 @@ Nothing here depends on when or where it is made, so a report made again has the
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +29,8 @@ from lk_users.report.regions import compared, concentrated, regions
 from lk_users.report.users import users
 from lk_users.report.witness import section
 from lk_users.sinks.wav import EVIDENCE as AUDIO
-from lk_users.slo import GROUPS, belongs
+from lk_users.slo import belongs
+from lk_users.slo_grammar import GROUPS
 from lk_users.stats import limit_ns, start_errors_ns, tally
 from lk_users.verdict import counted, of_role
 
@@ -67,12 +69,16 @@ def summarize(
     merged: Merged,
     judgement: Judgement,
     samples: Sequence[AgentWorkerSample] = (),
+    *,
+    anew: bool = False,
     figures: Sequence[Record] | None = None,
 ) -> dict[str, Any]:
-    """The summary of one run, ready for JSON. ``samples``: what the agent's workers said of themselves.
-    ``figures``: the sessions that times are taken over; None: all of bursts.
+    """The summary of one run, ready for JSON. ``samples``: what the agent's workers said of themselves;
+    ``anew``: judged by other SLOs than the run's own; ``figures``: the sessions that times are taken over,
+    None for those of all bursts.
 
-    All of it is over the sessions of bursts, but for ``workers``, whose health is that of the whole run.
+    All of it is over the sessions of bursts, but for ``rounds``, which has each by itself, and ``workers``,
+    whose health is that of the whole run.
     """
     records = of_role(merged.records, Role.BURST)
     of_all = counted(records, settings)
@@ -87,7 +93,8 @@ def summarize(
         "verdict": judgement.verdict.value,
         "exit_code": int(judgement.exit_code),
         "void_reasons": list(judgement.void_reasons),
-        "slo": [{"text": slo.text, "value": slo.value, "ok": slo.ok} for slo in judgement.slo],
+        "slo": [asdict(slo) for slo in judgement.slo],
+        "judged_anew": anew,
         "settings": {**info.settings, "users": str(info.users)},
         "resolved": {
             "dispatch": settings.dispatch,
@@ -95,6 +102,7 @@ def summarize(
             "release": settings.release,
             "engine": settings.engine,
             "batches": any(burst.round.length_ns for burst in merged.bursts if burst not in beside),
+            "slo": settings.slo,
         },
         "target": dict(info.target),
         "versions": dict(info.versions),
@@ -119,6 +127,7 @@ def summarize(
         "bursts": [
             _burst(number, merged.bursts, of_all) for number in _burst_numbers(records, merged.bursts)
         ],
+        "rounds": [_round(burst, merged.records) for burst in merged.bursts],
         "workers": workers,
         "regions": by_region,
         "regions_compared": {
@@ -208,6 +217,27 @@ def _burst(number: int, announced: Sequence[BurstInfo], records: Sequence[Record
         "start_error_ms": spread(start_errors_ns(mine), (50, 99)),
         "first_audio": mark_figures(mine, Mark.FIRST_AUDIO),
         "welcomed": mark_figures(mine, Mark.WELCOMED),
+    }
+
+
+def _round(announced: BurstInfo, records: Sequence[Record]) -> dict[str, Any]:
+    """One round of any role, by its number."""
+    mine = [record for record in records if record.burst == announced.burst]
+    of = announced.round
+    return {
+        "round": announced.burst,
+        "role": of.role.value,
+        "users": of.users,
+        "batch_size": of.batch_size,
+        "batch_delay_s": of.batch_delay_s,
+        "spread_s": of.spread_s,
+        "t0": iso(announced.t0_wall_ns),
+        "intended": announced.intended,
+        "recorded": len(mine),
+        "outcomes": tally(record.outcome for record in mine),
+        "causes": _causes(mine),
+        "start_error_ms": spread(start_errors_ns(mine), (50, 99), n=True),
+        "marks": {mark.value: mark_figures(mine, mark) for mark in Mark},
     }
 
 

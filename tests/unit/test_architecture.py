@@ -20,7 +20,7 @@ PACKAGE = Path(lk_users.__file__).parent
 # Low to high; a module imports from its own layer (without a circle) and lower ones. A package is one name.
 LAYERS = (
     "masking outcome clock record settings scale errors version stats priority machine",
-    "course plan steps barrier health slo evidence jobs classify welcome agent_worker sizing",
+    "course plan steps barrier health slo slo_grammar evidence jobs classify welcome agent_worker sizing",
     "search ladder batches courses",
     "wire",
     "engines",
@@ -28,7 +28,7 @@ LAYERS = (
     "sinks verdict",
     "report",
     "cleanup replay runtime returns",
-    "agent_watch influx_stream",
+    "agent_watch influx_stream master_link",
     "series",
     "preflight worker master",
     "placement user wiring",
@@ -42,6 +42,7 @@ LOCUST_MODULES = {
     "runtime",
     "worker",
     "master",
+    "master_link",
     "agent_watch",
     "influx_stream",
     "series",

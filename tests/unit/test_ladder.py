@@ -230,3 +230,13 @@ def test_people_who_watch_hear_of_each_burst() -> None:
         "",
     ]
     assert searching.news(done[:8]) == "burst 8, 40 users at once: missed p99(agent_joined) <= 4s"
+
+
+def test_a_burst_without_data_for_an_slo_ends_it() -> None:
+    searching = LadderCourse(settings(160, course="ladder", slo="p95(server_queue) <= 1s"))
+    found = searching.result(Target(jobs_per_s=10).play(searching))
+    assert found.stopped == (
+        "burst 2 (10 users): no data for p95(server_queue) <= 1s: no session has server_queue"
+    )
+    assert found.rungs == ()
+    assert found.limit is None

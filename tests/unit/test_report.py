@@ -3,7 +3,7 @@ from __future__ import annotations
 import functools
 import json
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -305,10 +305,13 @@ def test_a_burst_of_600_from_disk(tmp_path: Path) -> None:
     assert summary["causes"] == {"never_assigned": {"no job reported by the API": 12}}
     assert summary["findings"] == {"never_assigned": 12, "ok": 588, "ghost_dispatch": 588}
     assert summary["groups"] == {"lost": 12, "duplicate": 0, "ours": 0, "open": 0, "theirs": 12}
+    over = {"samples": 600, "sessions": 600}
+    counted = {"unit": "count", "worst": "", "never": False, "missing": "", **over}
     assert summary["slo"] == [
-        {"text": "count(lost) == 0", "value": 12, "ok": False},
-        {"text": "count(duplicate) == 0", "value": 0, "ok": True},
+        {"text": "count(lost) == 0", "value": 12, "ok": False, **counted},
+        {"text": "count(duplicate) == 0", "value": 0, "ok": True, **counted},
     ]
+    assert summary["judged_anew"] is False
     assert summary["bottleneck"]["phase"] == "server_queue"
     assert summary["marks"]["welcomed"]["n"] == 588
     assert summary["marks"]["welcomed"]["max"] == 120_000
@@ -629,12 +632,35 @@ def test_console_is_bounded_and_starts_with_the_verdict() -> None:
     assert "  - and 27 more, in summary.md" in lines
 
 
-def test_console_names_missed_slos_first() -> None:
-    slos = (SloResult("rate(ok) >= 98 %", 0.98, ok=True), SloResult("p95(welcomed) <= 1 s", None, ok=False))
+def test_console_names_slos_without_data_first_then_those_missed() -> None:
+    slos = (
+        SloResult("rate(ok) >= 98 %", 0.98, ok=True, unit="share"),
+        SloResult("p95(welcomed) by region <= 1 s", 4200.0, ok=False, unit="ms", worst="region=ap"),
+        SloResult("max(speak) <= 1 s", None, ok=False, unit="ms", missing="no session has speak"),
+        SloResult("p99(welcomed) <= 9 s", 5000.0, ok=False, unit="ms", never=True, worst="region=eu"),
+    )
     text = console.text(summary_of([welcomed(0)], judgement=replace(PASSED, slo=slos)))
-    missed, met = text.splitlines()[1:3]
-    assert missed == "  MISSED  p95(welcomed) <= 1 s   (was no data)"
-    assert met == "  met     rate(ok) >= 98 %   (was 98 %)"
+    assert text.splitlines()[1:5] == [
+        "  NO DATA  max(speak) <= 1 s   (no session has speak)",
+        "  MISSED  p95(welcomed) by region <= 1 s   (was 4.20 s in region=ap)",
+        "  MISSED  p99(welcomed) <= 9 s   (was never within 5.00 s in region=eu)",
+        "  met     rate(ok) >= 98 %   (was 98 %)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("result", "value"),
+    [
+        (SloResult("", 599 / 600, ok=True, unit="share"), "99.8333 %"),
+        (SloResult("", 12, ok=True, unit="count", worst="batch=3"), "12 in batch=3"),
+        (
+            SloResult("", 1250.0, ok=True, unit="ms", samples=14, sessions=600),
+            "1.25 s, over the 14 of 600 sessions that have it",
+        ),
+    ],
+)
+def test_an_slo_is_told_in_its_own_unit(result: SloResult, value: str) -> None:
+    assert words.slo_value(asdict(result)) == value
 
 
 def test_console_table_says_how_many_never_got_there() -> None:
