@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from builders import marks_ns, never_assigned, welcomed
+from builders import RUN_ID, never_assigned, welcomed
 
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.course import RoundResult
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from lk_users.course import Course, Round
 
 ALONE_MS = 250.0
+WELCOME_MS = 50.0
 NO_CAPACITY_MS = 1000.0
 
 
@@ -77,7 +79,7 @@ class Target:
             free_ns = max(free_ns, starts_ns)
             joined_ms = ALONE_MS + late_ms + (free_ns - starts_ns) / NS_PER_MS
             free_ns += round(NS_PER_S / self._rate(wanted))
-            records.append(replace(self._record(number, ordinal, joined_ms), role=wanted.role.value))
+            records.append(self._record(wanted, number, ordinal, joined_ms))
         reasons = ("the generator stalled",) if number in self.void_at else ()
         return RoundResult(number, wanted, tuple(records), reasons)
 
@@ -86,9 +88,24 @@ class Target:
             return self.relieved_jobs_per_s or self.jobs_per_s * (1 - self.spare)
         return self.jobs_per_s
 
-    def _record(self, number: int, ordinal: int, joined_ms: float) -> Record:
+    def _record(self, wanted: Round, number: int, ordinal: int, joined_ms: float) -> Record:
+        of_round = {
+            "burst": number, "role": wanted.role.value, "session_id": f"{RUN_ID}-b{number}-{ordinal}",
+        }  # fmt: skip
         if number in self.dead_at:
-            return never_assigned(ordinal, burst=number)
-        record = welcomed(ordinal, joined_ms + 50, burst=number)
-        joined = marks_ns({Mark.AGENT_JOINED: joined_ms})
-        return replace(record, marks_ns={**record.marks_ns, **joined})
+            return replace(_unassigned(ordinal), **of_round)
+        alone = _alone(ordinal)
+        marks = {Mark.AGENT_JOINED.value: round(joined_ms * NS_PER_MS)}
+        marks[Mark.WELCOMED.value] = welcomed_ns = round((joined_ms + WELCOME_MS) * NS_PER_MS)
+        return replace(alone, marks_ns={**alone.marks_ns, **marks}, decided_ns=welcomed_ns, **of_round)
+
+
+# What all sessions of an ordinal have in common is made once: tests run tens of thousands of them.
+@functools.cache
+def _alone(ordinal: int) -> Record:
+    return welcomed(ordinal)
+
+
+@functools.cache
+def _unassigned(ordinal: int) -> Record:
+    return never_assigned(ordinal)
