@@ -89,6 +89,7 @@ class RunMaster:
         self._ended = Event()
         self._shown = ""
         self._shared = 0
+        self._told = 0
         info = RunInfo(
             run_id=self.run_id,
             started=started.isoformat(timespec="milliseconds"),
@@ -188,6 +189,10 @@ class RunMaster:
             self._shared = len(self._barrier.rounds)
             self._returns.begin()
             self._burst_info(self._barrier.burst, self._barrier.shares).append(self.run_dir)
+        if len(self._barrier.done) > self._told:
+            self._told = len(self._barrier.done)
+            if news := self._course.news(self._barrier.done):
+                logger.info("%s", news)
         for action in actions:
             if isinstance(action, Send):
                 self._tell_series(action)
@@ -250,7 +255,7 @@ class RunMaster:
         """What a round came to. A baseline that failed is said at once: the rest may be worth no time."""
         result = self._returns.result(number, of)
         failed = [one for one in result.records if one.outcome not in (*OURS, Finding.OK)]
-        if of.role is Role.BASELINE and failed:
+        if of.role is Role.BASELINE and failed and not self._barrier.done:
             first = failed[0]
             logger.warning("already alone, a session failed: %s (%s)", first.outcome, first.cause)
         return result
