@@ -330,6 +330,13 @@ def test_already_alone(tmp_path: Path) -> None:
     assert markdown.text(summary).splitlines()[2].startswith("- Already alone")
 
 
+def test_already_alone_at_one_s_own_backend(tmp_path: Path) -> None:
+    summary = summary_of(tmp_path, three(baseline=None))
+    summary["resolved"] = {**summary["resolved"], "dispatch": "backend"}
+    (line,) = round_words.alone_lines(summary)
+    assert line.endswith("check which agent your backend asks for, and that a worker of it runs.")
+
+
 def test_a_baseline_that_was_stopped_says_nothing_of_the_agent(tmp_path: Path) -> None:
     rounds = three()
     rounds[Role.BASELINE] = [replace(rounds[Role.BASELINE][0], findings={"cancelled": "stopped"})]
