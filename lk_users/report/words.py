@@ -149,7 +149,8 @@ def slo_value(slo: Mapping[str, Any]) -> str:
         return f"{100 * value:.6g} %{where}"
     part = slo["samples"] < slo["sessions"]
     had = f", over the {slo['samples']} of {slo['sessions']} sessions that have it" if part else ""
-    return f"{duration(value)}{where}{had}"
+    lacks = f", not known of {slo['unknown']} of them" if slo["unknown"] else ""
+    return f"{duration(value)}{where}{had}{lacks}"
 
 
 def slo_was(slo: Mapping[str, Any]) -> str:

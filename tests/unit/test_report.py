@@ -295,7 +295,7 @@ def test_a_burst_of_600_from_disk(tmp_path: Path) -> None:
     assert summary["findings"] == {"never_assigned": 12, "ok": 588, "ghost_dispatch": 588}
     assert summary["groups"] == {"lost": 12, "duplicate": 0, "ours": 0, "open": 0, "theirs": 12}
     over = {"samples": 600, "sessions": 600}
-    counted = {"unit": "count", "worst": "", "never": False, "missing": "", **over}
+    counted = {"unit": "count", "worst": "", "never": False, "missing": "", "unknown": 0, **over}
     assert summary["slo"] == [
         {"text": "count(lost) == 0", "value": 12, "ok": False, **counted},
         {"text": "count(duplicate) == 0", "value": 0, "ok": True, **counted},

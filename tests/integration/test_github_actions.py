@@ -1,0 +1,212 @@
+"""The workflow of the docs: it has GitHub's form, and its steps do what it says. What GitHub does itself (its
+expressions, its actions, who runs when) is done here as far as the workflow uses it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from ruamel.yaml import YAML
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lk_users.local.stack import Stack
+
+ROOT = Path(__file__).parents[2]
+WORKFLOW = ROOT / "docs" / "github-actions.yml"
+# As GitHub starts ``shell: bash``.
+BASH = ("bash", "--noprofile", "--norc", "-eo", "pipefail")
+STEP_TIMEOUT_S = 120
+SECRETS = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
+FAST = {"vars.LK_AGENT_NAME": "welcome", "inputs.users": "5"}
+
+
+def workflow() -> dict[str, Any]:
+    return dict(YAML(typ="safe").load(WORKFLOW.read_text(encoding="utf-8")))
+
+
+@dataclass
+class Job:
+    """The job of the workflow, run step by step in a folder as a runner does it. ``contexts``: what the
+    expressions stand for, by their full name; what is not there is empty."""
+
+    work: Path
+    contexts: dict[str, str]
+    codes: dict[str, int] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
+    kept: list[Path] = field(default_factory=list)
+
+    @property
+    def page(self) -> str:
+        path = self.work / "page.md"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    @property
+    def failed(self) -> bool:
+        return any(self.codes.values())
+
+    def run(self) -> Job:
+        whole = workflow()
+        (job,) = whole["jobs"].values()
+        assert job["defaults"]["run"]["shell"] == "bash"
+        given = self._filled(whole["env"])
+        self.contexts |= {f"env.{name}": value for name, value in given.items()}
+        for step in job["steps"]:
+            if not self.failed or step.get("if") == "always()":
+                self._step(step, given)
+        return self
+
+    def _step(self, step: Mapping[str, Any], given: Mapping[str, str]) -> None:
+        if "uses" in step:
+            if step["uses"].startswith("actions/upload-artifact@"):
+                folder = self.work / self._text(step["with"]["path"])
+                self.kept = sorted(path for path in folder.rglob("*") if path.is_file())
+            return
+        outputs = self.work / "outputs.txt"
+        outputs.write_text("")
+        name = step["name"]
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("LK_", "LIVEKIT_", "LOCUST_"))
+        }
+        environ = {
+            **clean,
+            **given,
+            **self._filled(step.get("env", {})),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "GITHUB_OUTPUT": str(outputs),
+            "GITHUB_STEP_SUMMARY": str(self.work / "page.md"),
+            # Into a folder of its own, without what the environment of the tests has already.
+            "PIP_TARGET": str(self.work / "installed"),
+            "PIP_NO_DEPS": "1",
+        }
+        script = self.work / "step.sh"
+        script.write_text(step["run"])
+        done = subprocess.run(
+            [*BASH, str(script)], cwd=self.work, env=environ, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=STEP_TIMEOUT_S, check=False,
+        )  # fmt: skip
+        self.codes[name] = done.returncode
+        self.said[name] = done.stdout + done.stderr
+        for line in outputs.read_text().splitlines():
+            key, _, value = line.partition("=")
+            self.contexts[f"steps.{step['id']}.outputs.{key}"] = value
+
+    def _filled(self, values: Mapping[str, Any]) -> dict[str, str]:
+        return {name: self._text(str(value)) for name, value in values.items()}
+
+    def _text(self, text: str) -> str:
+        return re.sub(r"\$\{\{\s*(.*?)\s*\}\}", lambda match: self._value(match[1]), text)
+
+    def _value(self, expression: str) -> str:
+        """Of ``a || b || 'text'`` the first that is not empty."""
+        for part in re.split(r"\s*\|\|\s*", expression):
+            literal = re.fullmatch(r"'(.*)'", part)
+            assert literal or re.fullmatch(r"[\w.]+", part), f"not done here: {part}"
+            value = literal[1] if literal else self.contexts.get(part, "")
+            if value:
+                return value
+        return ""
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A user's repository, with this package beside it to install from."""
+    shutil.copy(ROOT / "locustfiles" / "burst.py", tmp_path / "locustfile.py")
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "lk_users", source / "lk_users", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    return tmp_path
+
+
+def job_of(work: Path, secrets: Mapping[str, str], **contexts: str) -> Job:
+    known = {f"secrets.{name}": secrets.get(name, "") for name in SECRETS}
+    more = {name.replace("__", "."): value for name, value in contexts.items()}
+    return Job(work, {**known, **FAST, "vars.LK_USERS_PACKAGE": str(work / "source"), **more}).run()
+
+
+def test_it_has_githubs_form() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
+    done = subprocess.run([*command, str(WORKFLOW)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_actions_are_pinned_and_secrets_go_to_one_step_only() -> None:
+    (job,) = workflow()["jobs"].values()
+    uses = [step["uses"] for step in job["steps"] if "uses" in step]
+    assert all(re.fullmatch(r"actions/[\w-]+@v\d+", one) for one in uses)
+    told = [step.get("name") for step in job["steps"] if "secrets." in str(step)]
+    assert told == ["Burst"]
+    assert "secrets." not in str({**workflow(), "jobs": {}})
+    # What others can set reaches a shell by variables only.
+    assert not any("${{" in step.get("run", "") for step in job["steps"])
+
+
+@pytest.mark.real
+def test_a_pass_is_green_with_its_page_and_its_run_folder(work: Path, stack: Stack) -> None:
+    job = job_of(work, stack.env())
+    assert set(job.codes.values()) == {0}, job.said
+    assert list(job.codes) == ["Install", "Burst", "Summary on the job's page", "Verdict"]
+    assert (work / "installed" / "lk_users" / "cli.py").exists()
+    assert job.said["Verdict"] == "::notice title=PASS::every SLO was met\n"
+    assert job.page.startswith("# PASS: every SLO was met (exit code 0)\n")
+    for rule in ("count(lost) == 0", "rate(welcomed) >= 99.5%", "p95(agent_joined) <= 3s"):
+        assert f"| `{rule}` | " in job.page
+    names = {path.name for path in job.kept}
+    assert {"summary.md", "summary.json", "junit.xml", "records.jsonl", "run.json"} <= names
+    for text in (*job.said.values(), *(path.read_bytes().decode("utf-8", "replace") for path in job.kept)):
+        assert stack.env()["LIVEKIT_API_SECRET"] not in text
+
+
+@pytest.mark.real
+def test_a_missed_slo_is_red_with_its_page_and_its_run_folder(work: Path, stack: Stack) -> None:
+    job = job_of(work, stack.env(), inputs__slo="p95(agent_joined) by region <= 1 ms; count(lost) == 0")
+    assert (job.codes["Burst"], job.codes["Verdict"]) == (0, 10)
+    assert job.said["Verdict"].startswith("::error title=SLO_FAILED::")
+    assert job.page.startswith("# SLO_FAILED: 1 of 2 SLOs missed (exit code 10)\n")
+    (junit,) = [path for path in job.kept if path.name == "junit.xml"]
+    failed = [
+        case.attrib["name"] for case in ET.parse(junit).iter("testcase") if case.find("failure") is not None
+    ]
+    assert failed == ["p95(agent_joined) by region <= 1 ms"]
+
+
+@pytest.mark.real
+def test_a_void_run_is_red(work: Path, stack: Stack) -> None:
+    job = job_of(work, stack.env(), inputs__slo="count(lost) in region=mars == 0")
+    assert (job.codes["Burst"], job.codes["Verdict"]) == (0, 11)
+    assert job.said["Verdict"].startswith("::error title=VOID::")
+    assert "no data for count(lost) in region=mars == 0: no session has region mars" in job.page
+
+
+def test_what_is_refused_is_red_and_says_so(work: Path) -> None:
+    job = job_of(work, {})
+    assert (job.codes["Burst"], job.codes["Verdict"]) == (0, 12)
+    assert "lk-users: LIVEKIT_URL is not set" in job.said["Burst"]
+    assert job.said["Verdict"].startswith("::error title=Refused::")
+    assert (job.page, job.kept) == ("", [])
+
+
+def test_locusts_own_end_is_red(work: Path) -> None:
+    (work / "locustfile.py").unlink()
+    job = job_of(work, {})
+    assert job.codes["Verdict"] == 1
+    assert job.said["Verdict"].startswith("::error title=Locust::Locust itself ended with 1,")
+
+
+def test_an_install_that_fails_is_red(work: Path) -> None:
+    job = job_of(work, {}, vars__LK_USERS_PACKAGE=str(work / "nowhere"))
+    assert list(job.codes) == ["Install", "Summary on the job's page", "Verdict"]
+    assert (job.codes["Install"], job.codes["Verdict"]) == (1, 1)
+    assert job.said["Verdict"].startswith("::error title=No burst::")
