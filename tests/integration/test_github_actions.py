@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import pytest
 from ruamel.yaml import YAML
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from lk_users.local.stack import Stack
 
@@ -40,6 +41,7 @@ class Job:
     expressions stand for, by their full name; what is not there is empty."""
 
     work: Path
+    python: Path
     contexts: dict[str, str]
     codes: dict[str, int] = field(default_factory=dict)
     said: dict[str, str] = field(default_factory=dict)
@@ -83,11 +85,10 @@ class Job:
             **clean,
             **given,
             **self._filled(step.get("env", {})),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{self.python / 'bin'}:{os.environ['PATH']}",
             "GITHUB_OUTPUT": str(outputs),
             "GITHUB_STEP_SUMMARY": str(self.work / "page.md"),
-            # Into a folder of its own, without what the environment of the tests has already.
-            "PIP_TARGET": str(self.work / "installed"),
+            # The environment of the tests has all others.
             "PIP_NO_DEPS": "1",
         }
         script = self.work / "step.sh"
@@ -119,21 +120,45 @@ class Job:
         return ""
 
 
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    """A user's repository, with this package beside it to install from."""
-    shutil.copy(ROOT / "locustfiles" / "burst.py", tmp_path / "locustfile.py")
-    source = tmp_path / "source"
+@dataclass(frozen=True)
+class Ready:
+    """A Python without this package, but with all that it needs, and the package to install."""
+
+    python: Path
+    wheel: Path
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Ready:
+    folder = tmp_path_factory.mktemp("ready")
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "python")], check=True)
+    (packages,) = (folder / "python" / "lib").glob("python*/site-packages")
+    (packages / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    locust = folder / "python" / "bin" / "locust"
+    locust.write_text(f'#!/bin/sh\nexec {folder / "python" / "bin" / "python"} -m locust "$@"\n')
+    locust.chmod(0o755)
+    source = folder / "source"
     shutil.copytree(ROOT / "lk_users", source / "lk_users", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
-    return tmp_path
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder)]
+    subprocess.run([*command, str(source)], check=True)
+    (wheel,) = folder.glob("*.whl")
+    return Ready(folder / "python", wheel)
 
 
-def job_of(work: Path, secrets: Mapping[str, str], **contexts: str) -> Job:
-    known = {f"secrets.{name}": secrets.get(name, "") for name in SECRETS}
-    more = {name.replace("__", "."): value for name, value in contexts.items()}
-    return Job(work, {**known, **FAST, "vars.LK_USERS_PACKAGE": str(work / "source"), **more}).run()
+@pytest.fixture
+def run(tmp_path: Path, ready: Ready) -> Callable[..., Job]:
+    """``run(secrets, inputs__users="5", …)``: the job in a user's repository."""
+    shutil.copy(ROOT / "locustfiles" / "burst.py", tmp_path / "locustfile.py")
+
+    def job(secrets: Mapping[str, str], **contexts: str) -> Job:
+        known = {f"secrets.{name}": secrets.get(name, "") for name in SECRETS}
+        more = {name.replace("__", "."): value for name, value in contexts.items()}
+        package = {"vars.LK_USERS_PACKAGE": str(ready.wheel)}
+        return Job(tmp_path, ready.python, {**known, **FAST, **package, **more}).run()
+
+    return job
 
 
 def test_it_has_githubs_form() -> None:
@@ -154,11 +179,13 @@ def test_actions_are_pinned_and_secrets_go_to_one_step_only() -> None:
 
 
 @pytest.mark.real
-def test_a_pass_is_green_with_its_page_and_its_run_folder(work: Path, stack: Stack) -> None:
-    job = job_of(work, stack.env())
+def test_a_pass_is_green_with_its_page_and_its_run_folder(run: Callable[..., Job], stack: Stack) -> None:
+    job = run(stack.env())
     assert set(job.codes.values()) == {0}, job.said
     assert list(job.codes) == ["Install", "Burst", "Summary on the job's page", "Verdict"]
-    assert (work / "installed" / "lk_users" / "cli.py").exists()
+    # What ran is what was installed.
+    (installed,) = job.python.glob("lib/python*/site-packages/lk_users")
+    assert (installed / "__pycache__").exists()
     assert job.said["Verdict"] == "::notice title=PASS::every SLO was met\n"
     assert job.page.startswith("# PASS: every SLO was met (exit code 0)\n")
     for rule in ("count(lost) == 0", "rate(welcomed) >= 99.5%", "p95(agent_joined) <= 3s"):
@@ -170,8 +197,8 @@ def test_a_pass_is_green_with_its_page_and_its_run_folder(work: Path, stack: Sta
 
 
 @pytest.mark.real
-def test_a_missed_slo_is_red_with_its_page_and_its_run_folder(work: Path, stack: Stack) -> None:
-    job = job_of(work, stack.env(), inputs__slo="p95(agent_joined) by region <= 1 ms; count(lost) == 0")
+def test_a_missed_slo_is_red_with_its_page_and_its_run_folder(run: Callable[..., Job], stack: Stack) -> None:
+    job = run(stack.env(), inputs__slo="p95(agent_joined) by region <= 1 ms; count(lost) == 0")
     assert (job.codes["Burst"], job.codes["Verdict"]) == (0, 10)
     assert job.said["Verdict"].startswith("::error title=SLO_FAILED::")
     assert job.page.startswith("# SLO_FAILED: 1 of 2 SLOs missed (exit code 10)\n")
@@ -183,30 +210,29 @@ def test_a_missed_slo_is_red_with_its_page_and_its_run_folder(work: Path, stack:
 
 
 @pytest.mark.real
-def test_a_void_run_is_red(work: Path, stack: Stack) -> None:
-    job = job_of(work, stack.env(), inputs__slo="count(lost) in region=mars == 0")
+def test_a_void_run_is_red(run: Callable[..., Job], stack: Stack) -> None:
+    job = run(stack.env(), inputs__slo="count(lost) in region=mars == 0")
     assert (job.codes["Burst"], job.codes["Verdict"]) == (0, 11)
     assert job.said["Verdict"].startswith("::error title=VOID::")
     assert "no data for count(lost) in region=mars == 0: no session has region mars" in job.page
 
 
-def test_what_is_refused_is_red_and_says_so(work: Path) -> None:
-    job = job_of(work, {})
-    assert (job.codes["Burst"], job.codes["Verdict"]) == (0, 12)
+def test_what_is_refused_is_red_and_says_so(run: Callable[..., Job]) -> None:
+    job = run({})
+    assert (job.codes["Burst"], job.codes["Verdict"]) == (0, 12), job.said
     assert "lk-users: LIVEKIT_URL is not set" in job.said["Burst"]
     assert job.said["Verdict"].startswith("::error title=Refused::")
     assert (job.page, job.kept) == ("", [])
 
 
-def test_locusts_own_end_is_red(work: Path) -> None:
-    (work / "locustfile.py").unlink()
-    job = job_of(work, {})
+def test_locusts_own_end_is_red(run: Callable[..., Job]) -> None:
+    job = run({}, vars__LK_USERS_LOCUSTFILE="nowhere.py")
     assert job.codes["Verdict"] == 1
     assert job.said["Verdict"].startswith("::error title=Locust::Locust itself ended with 1,")
 
 
-def test_an_install_that_fails_is_red(work: Path) -> None:
-    job = job_of(work, {}, vars__LK_USERS_PACKAGE=str(work / "nowhere"))
+def test_an_install_that_fails_is_red(run: Callable[..., Job]) -> None:
+    job = run({}, vars__LK_USERS_PACKAGE="./nowhere")
     assert list(job.codes) == ["Install", "Summary on the job's page", "Verdict"]
     assert (job.codes["Install"], job.codes["Verdict"]) == (1, 1)
     assert job.said["Verdict"].startswith("::error title=No burst::")
