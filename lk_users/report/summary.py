@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lk_users import agent_worker
 from lk_users.clock import NS_PER_MS, NS_PER_S
+from lk_users.course import Role
 from lk_users.outcome import ORDER, OURS, Finding
 from lk_users.record import Mark
+from lk_users.report import backend
 from lk_users.report.clocks import contradictions
 from lk_users.report.figures import (
     bottleneck,
@@ -31,7 +33,7 @@ from lk_users.sinks.wav import EVIDENCE as AUDIO
 from lk_users.slo import belongs
 from lk_users.slo_grammar import GROUPS
 from lk_users.stats import limit_ns, start_errors_ns, tally
-from lk_users.verdict import counted
+from lk_users.verdict import counted, of_role
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,12 +72,21 @@ def summarize(
     samples: Sequence[AgentWorkerSample] = (),
     *,
     anew: bool = False,
+    figures: Sequence[Record] | None = None,
 ) -> dict[str, Any]:
     """The summary of one run, ready for JSON. ``samples``: what the agent's workers said of themselves;
-    ``anew``: judged by other SLOs than the run's own."""
-    records = merged.records
-    figures = counted(records, settings)
-    workers = _workers(records, merged.trailers)
+    ``anew``: judged by other SLOs than the run's own; ``figures``: the sessions that times are taken over,
+    None for those of all bursts.
+
+    All of it is over the sessions of bursts, but for ``rounds``, which has each by itself, and ``workers``,
+    whose health is that of the whole run.
+    """
+    records = of_role(merged.records, Role.BURST)
+    of_all = counted(records, settings)
+    figures = of_all if figures is None else figures
+    workers = _workers(merged.records, merged.trailers)
+    beside = [burst for burst in merged.bursts if burst.round.role is not Role.BURST]
+    missing = set(merged.missing)
     by_region = regions(records, figures, workers)
     return {
         "schema": SCHEMA,
@@ -91,17 +102,17 @@ def summarize(
             "order": settings.order,
             "release": settings.release,
             "engine": settings.engine,
-            "batches": settings.batch_size > 0,
+            "batches": any(burst.round.length_ns for burst in merged.bursts if burst not in beside),
             "slo": settings.slo,
         },
         "target": dict(info.target),
         "versions": dict(info.versions),
-        "wall": {"started": info.started, "ended": iso(max(map(_ended_ns, records), default=0))},
+        "wall": {"started": info.started, "ended": iso(max(map(_ended_ns, merged.records), default=0))},
         "sessions": {
-            "intended": merged.intended,
+            "intended": merged.intended - sum(burst.intended for burst in beside),
             "recorded": len(records),
-            "unrecorded": len(merged.missing),
-            "uncounted": len(records) - len(figures),
+            "unrecorded": sum(record.session_id in missing for record in records),
+            "uncounted": len(records) - len(of_all),
         },
         "outcomes": tally(record.outcome for record in records),
         "causes": _causes(records),
@@ -114,18 +125,22 @@ def summarize(
         "bottleneck_slowest_tenth": bottleneck_slowest(figures),
         "server_clock": _server_clock(records, merged.trailers),
         "entered_twice": _entered_twice(records),
-        "bursts": [_burst(number, merged.bursts, figures) for number in _burst_numbers(merged)],
+        "bursts": [
+            _burst(number, merged.bursts, of_all) for number in _burst_numbers(records, merged.bursts)
+        ],
+        "rounds": [_round(burst, merged.records) for burst in merged.bursts],
         "workers": workers,
         "regions": by_region,
         "regions_compared": {
             "wait": compared(by_region, figures),
             "failures": concentrated(by_region),
         },
+        "backend": backend.section(figures, settings, info.target),
         "users": users(figures, settings.mic),
         "agent_workers": agent_worker.fold(settings.agent_worker_urls, samples),
         "witness": section(figures, merged.trailers),
         "sinks": {},
-        "audio": [_audio(record) for record in records if AUDIO in record.evidence],
+        "audio": [_audio(record) for record in merged.records if AUDIO in record.evidence],
         "slowest": [_session(record) for record in _slowest(figures)],
     }
 
@@ -186,8 +201,9 @@ def _entered_twice(records: Sequence[Record]) -> list[dict[str, Any]]:
     ]
 
 
-def _burst_numbers(merged: Merged) -> list[int]:
-    return sorted({r.burst for r in merged.records} | {burst.burst for burst in merged.bursts})
+def _burst_numbers(records: Sequence[Record], rounds: Sequence[BurstInfo]) -> list[int]:
+    begun = {of.burst for of in rounds if of.round.role is Role.BURST}
+    return sorted({record.burst for record in records} | begun)
 
 
 def _burst(number: int, announced: Sequence[BurstInfo], records: Sequence[Record]) -> dict[str, Any]:
@@ -203,6 +219,27 @@ def _burst(number: int, announced: Sequence[BurstInfo], records: Sequence[Record
         "start_error_ms": spread(start_errors_ns(mine), (50, 99)),
         "first_audio": mark_figures(mine, Mark.FIRST_AUDIO),
         "welcomed": mark_figures(mine, Mark.WELCOMED),
+    }
+
+
+def _round(announced: BurstInfo, records: Sequence[Record]) -> dict[str, Any]:
+    """One round of any role, by its number."""
+    mine = [record for record in records if record.burst == announced.burst]
+    of = announced.round
+    return {
+        "round": announced.burst,
+        "role": of.role.value,
+        "users": of.users,
+        "batch_size": of.batch_size,
+        "batch_delay_s": of.batch_delay_s,
+        "spread_s": of.spread_s,
+        "t0": iso(announced.t0_wall_ns),
+        "intended": announced.intended,
+        "recorded": len(mine),
+        "outcomes": tally(record.outcome for record in mine),
+        "causes": _causes(mine),
+        "start_error_ms": spread(start_errors_ns(mine), (50, 99), n=True),
+        "marks": {mark.value: mark_figures(mine, mark) for mark in Mark},
     }
 
 

@@ -12,6 +12,7 @@ from builders import (
     OPTIONS,
     RUN_ID,
     T0_WALL_NS,
+    burst_round,
     marks_ns,
     never_assigned,
     queued_session,
@@ -22,6 +23,7 @@ from builders import (
     write_run,
 )
 
+from lk_users.course import BurstCourse
 from lk_users.errors import RecordError, Refused
 from lk_users.health import Lag
 from lk_users.outcome import ExitCode, Finding, Verdict, fault_of
@@ -60,8 +62,14 @@ def summary_of(
     judgement: Judgement = PASSED,
     **options: str,
 ) -> dict[str, Any]:
-    merged = Merged(tuple(records), trailers, (), len(records), (), (), ())
-    return summarize(INFO, settings(max(1, len(records)), **options), merged, judgement)
+    chosen = settings(max(1, len(records)), **options)
+    (of,) = BurstCourse(chosen).rounds
+    bursts = tuple(
+        BurstInfo(burst=number, round=of, t0_wall_ns=0, intended=len(records))
+        for number in sorted({one.burst for one in records})
+    )
+    merged = Merged(tuple(records), trailers, (), len(records), (), bursts, ())
+    return summarize(INFO, chosen, merged, judgement)
 
 
 def merged_of(run_dir: Path) -> Merged:
@@ -90,7 +98,7 @@ TWO_WORKERS = {"w1": ("eu", 0, 300), "w2": ("us", 300, 300)}
 
 def test_journal_lines_are_on_disk_before_it_is_closed(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "host:1/a", "eu")
-    journal.share(Share(RUN_ID, 0, 0, 2, 2))
+    journal.share(Share(RUN_ID, 0, 0, 2, burst_round(2)))
     journal.decided(record(0))
     journal.record(welcomed(0))
     journal.trailer(trailer("host:1/a", intended=2, recorded=1))
@@ -102,7 +110,7 @@ def test_journal_lines_are_on_disk_before_it_is_closed(tmp_path: Path) -> None:
         "kind": "share",
         "worker": "host:1/a",
         "region": "eu",
-        "share": {"run_id": RUN_ID, "burst": 0, "first": 0, "count": 2, "total": 2},
+        "share": {"run_id": RUN_ID, "burst": 0, "first": 0, "count": 2, "round": burst_round(2).to_dict()},
     }
     assert Record.from_dict(lines[2]["record"]) == welcomed(0)
     journal.close()
@@ -120,7 +128,7 @@ def test_a_journal_that_is_opened_again_goes_on(tmp_path: Path) -> None:
 def test_merge_takes_finals_before_provisionals_and_fills_what_is_missing(tmp_path: Path) -> None:
     INFO.write(tmp_path)
     journal = Journal(tmp_path, "w1", "eu")
-    journal.share(Share(RUN_ID, 0, 0, 4, 4))
+    journal.share(Share(RUN_ID, 0, 0, 4, burst_round(4)))
     journal.record(welcomed(1, 111))
     journal.decided(never_assigned(0))
     journal.decided(never_assigned(1))
@@ -157,10 +165,10 @@ def test_a_worker_that_died_before_its_first_line_is_known_from_the_announcement
 
 
 def test_lost_sessions_keep_their_place_in_a_burst_of_batches(tmp_path: Path) -> None:
-    info = replace(INFO, settings={**OPTIONS, "batch-size": "1", "batch-delay": "0.5"})
-    info.write(tmp_path)
+    INFO.write(tmp_path)
     share = WorkerShare(worker="w", region="eu", first=0, count=2)
-    BurstInfo(burst=0, t0_wall_ns=T0_WALL_NS, intended=2, workers=(share,)).append(tmp_path)
+    of = burst_round(2, batch_size="1", batch_delay="0.5")
+    BurstInfo(burst=0, round=of, t0_wall_ns=T0_WALL_NS, intended=2, workers=(share,)).append(tmp_path)
     starts = [one.intended_wall_ns - T0_WALL_NS for one in merged_of(tmp_path).records]
     assert starts == [0, 500_000_000]
 
@@ -233,7 +241,10 @@ def test_no_run_folder_is_refused_and_a_broken_one_names_its_file(tmp_path: Path
 def test_bursts_round_trip(tmp_path: Path) -> None:
     assert read_bursts(tmp_path) == []
     share = WorkerShare(worker="w", region="eu", first=0, count=2)
-    bursts = [BurstInfo(burst=n, t0_wall_ns=n + 1, intended=2, workers=(share,)) for n in range(2)]
+    bursts = [
+        BurstInfo(burst=n, round=burst_round(2), t0_wall_ns=n + 1, intended=2, workers=(share,))
+        for n in range(2)
+    ]
     for burst in bursts:
         burst.append(tmp_path)
     assert read_bursts(tmp_path) == bursts
@@ -260,7 +271,7 @@ def test_a_free_run_has_a_share_for_each_session(tmp_path: Path) -> None:
     for worker, ordinals in {"w1": (0, 2), "w2": (1, 5)}.items():
         journal = Journal(tmp_path, worker, "eu")
         for ordinal in ordinals:
-            journal.share(Share(RUN_ID, 0, ordinal, 1, 0))
+            journal.share(Share(RUN_ID, 0, ordinal, 1))
             journal.record(welcomed(ordinal, worker=worker))
         journal.trailer(trailer(worker, intended=2, recorded=2))
         journal.close()
@@ -573,9 +584,9 @@ def test_nothing_came_to_an_end_or_all_was_within_our_lag() -> None:
 
 
 def test_planned_starts_are_named_for_what_they_are() -> None:
-    one = [welcomed(0)]
-    assert "of T0 (p99)" in words.burst_line(summary_of(one))
-    assert "of their planned start (p99)" in words.burst_line(summary_of(one, batch_size="1"))
+    two = [welcomed(0), welcomed(1)]
+    assert "of T0 (p99)" in words.burst_line(summary_of(two))
+    assert "of their planned start (p99)" in words.burst_line(summary_of(two, batch_size="1"))
 
 
 def test_failures_name_fault_and_first_causes() -> None:
