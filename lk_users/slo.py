@@ -99,6 +99,8 @@ class SloResult:
     """The value is over so many ``samples`` of ``sessions``."""
     unknown: int = 0
     """Of so many samples only bounds are known, which say enough."""
+    bound: str = ""
+    """``at least`` or ``at most`` where they say no more of the value than that."""
     missing: str = ""
     """Why there was no data; empty where there was."""
 
@@ -112,6 +114,7 @@ class _Measured:
     sessions: int
     never: bool = False
     unknown: int = 0
+    bound: str = ""
     told: bool = True
 
 
@@ -157,6 +160,7 @@ class Slo:
             samples=worst.samples,
             sessions=worst.sessions,
             unknown=worst.unknown,
+            bound=worst.bound,
         )
 
     @property
@@ -265,9 +269,11 @@ def _measured(rule: Rule, low: _Bound, high: _Bound, samples: int, unknown: int,
     met = _is_met(rule, low)
     between = rule.op in ("==", "!=") and low < (False, rule.limit) < high
     # Of the two the one that says what is sure.
-    never, value = high if met is (rule.op not in _UPWARD) else low
+    is_most = met is (rule.op not in _UPWARD)
+    never, value = high if is_most else low
     told = met is _is_met(rule, high) and not between
-    return _Measured(value, samples, sessions, never=never, unknown=unknown, told=told)
+    bound = "" if low == high else "at most" if is_most else "at least"
+    return _Measured(value, samples, sessions, never=never, unknown=unknown, bound=bound, told=told)
 
 
 def _samples(records: Sequence[Record], name: str) -> list[tuple[_Length, _Length]]:

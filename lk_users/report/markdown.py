@@ -22,7 +22,6 @@ def text(summary: Summary) -> str:
     parts = [
         f"# {words.headline(summary)}",
         points([*round_words.alone_lines(summary), *summary["void_reasons"]]),
-        _about(summary),
         table(
             ("SLO", "was", ""),
             (
@@ -31,6 +30,7 @@ def text(summary: Summary) -> str:
             ),
         ),
         words.anew_line(summary),
+        _about(summary),
         _search(summary),
         "## What became of the sessions",
         words.session_line(summary),
