@@ -65,8 +65,9 @@ _COMPARE: Final[Mapping[str, Compare]] = MappingProxyType(
 )
 _UPWARD: Final = (">=", ">", "!=")
 # By these marks a phase is over: who has one, and not the phase, lacks data.
-_ENDS: Final[Mapping[str, tuple[Mark, ...]]] = MappingProxyType(
+ENDS: Final[Mapping[str, tuple[Mark, ...]]] = MappingProxyType(
     {
+        Phase.SESSION_API: (Mark.SESSION_CREATED,),
         Phase.DISPATCH_API: (Mark.DISPATCHED,),
         Phase.USER_JOIN: (Mark.CONNECTED,),
         Phase.MEDIA_SETUP: (Mark.MEDIA_UP,),
@@ -286,7 +287,7 @@ def _samples(records: Sequence[Record], name: str) -> list[tuple[_Length, _Lengt
     for record in records:
         if (length_ns := record.phases_ns.get(Phase(name))) is not None:
             found.append(_known(length_ns))
-        elif any(mark in record.marks_ns for mark in _ENDS.get(name, ())):
+        elif any(mark in record.marks_ns for mark in ENDS.get(name, ())):
             found.append(((False, 0), (True, limit_ns(record))))
     return found
 

@@ -7,6 +7,7 @@ from builders import never_assigned, queued_session, record, settings, welcomed
 
 from lk_users import slo
 from lk_users.outcome import OUTCOMES, Finding, fault_of
+from lk_users.record import Phase
 
 if TYPE_CHECKING:
     from lk_users.record import Record
@@ -299,6 +300,10 @@ def test_a_phase_that_is_not_known_of_some_is_the_least_and_the_most_that_it_can
     assert (result.value, result.ok, result.missing) == (value, ok, missing)
     if not missing:
         assert (result.samples, result.sessions, result.unknown, result.bound) == (20, 21, 2, bound)
+
+
+def test_every_phase_has_marks_by_which_it_is_over() -> None:
+    assert set(slo.ENDS) == set(Phase)
 
 
 def test_a_phase_that_is_known_of_none_is_missing() -> None:
