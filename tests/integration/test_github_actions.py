@@ -161,10 +161,23 @@ def run(tmp_path: Path, ready: Ready) -> Callable[..., Job]:
     return job
 
 
-def test_it_has_githubs_form() -> None:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
-    done = subprocess.run([*command, str(WORKFLOW)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def schema_faults(schema: str, path: Path) -> str:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+def test_it_has_githubs_form(tmp_path: Path) -> None:
+    assert schema_faults("github-workflows", WORKFLOW) == ""
+    broken = tmp_path / "broken.yml"
+    broken.write_text(WORKFLOW.read_text().replace("runs-on:", "run-on:"))
+    assert "runs-on" in schema_faults("github-workflows", broken)
+
+
+def test_the_job_for_gitlab_has_gitlabs_form(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(burst:\n.*?)```", (ROOT / "docs" / "ci.md").read_text(), re.DOTALL)
+    (tmp_path / "ci.yml").write_text(text)
+    assert schema_faults("gitlab-ci", tmp_path / "ci.yml") == ""
 
 
 def test_actions_are_pinned_and_secrets_go_to_one_step_only() -> None:
