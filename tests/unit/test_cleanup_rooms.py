@@ -47,7 +47,7 @@ def test_without_it_those_whose_tokens_named_the_server(tmp_path: Path) -> None:
 
 def test_a_run_against_another_server_is_left_alone(tmp_path: Path) -> None:
     run(tmp_path, THERE)
-    with pytest.raises(Refused, match="that run was against wss://other.example.com, but LIVEKIT_URL is"):
+    with pytest.raises(Refused, match=r"that run was against wss://other.example.com, but LIVEKIT_URL is"):
         rooms_of(tmp_path, HERE)
 
 
