@@ -293,7 +293,7 @@ class WorkerSide:
             )  # fmt: skip
             self._ground = self._runtime.call(breaking)
             _tell_way(self._ground.found)
-        if share.burst == 0:
+        if self.settings.release == "free":
             self._begin_free(share)
             return
         if self._api is not None and share.total:

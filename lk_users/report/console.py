@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.record import Mark
-from lk_users.report import agent_load, backend, region_words, witness_words, words
+from lk_users.report import agent_load, backend, limit_words, region_words, round_words, witness_words, words
 from lk_users.settings import WELCOME_ITEMS
 from lk_users.welcome import mark_of
 
@@ -23,10 +23,13 @@ SLOS_SHOWN: Final = 4
 FAILURES_SHOWN: Final = 3
 # Both ids, both moments and both workers of a job that came twice have to fit.
 TWICE_LINES: Final = 4
+# What it is, its cause, and what to check.
+ALONE_LINES: Final = 4
 ANEW_LINES: Final = 4
 AGENT_LINES_SHOWN: Final = 3
 REGION_LINES_SHOWN: Final = 4
 REGIONS_SHOWN: Final = 4
+TRIED_SHOWN: Final = 12
 
 MARKS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -46,10 +49,12 @@ def text(summary: Summary) -> str:
     """The ending, without a final newline."""
     lines = [
         words.headline(summary),
+        *_points(round_words.alone_lines(summary), 1, ALONE_LINES),
         *_points(summary["void_reasons"], REASONS_SHOWN),
         *_slo_lines(summary["slo"]),
         *(_points([anew], 1, ANEW_LINES) if (anew := words.anew_line(summary)) else []),
         "",
+        *_search_lines(summary),
         _about(summary),
         *_points([words.session_line(summary)], 1),
         *_points(words.failure_lines(summary), FAILURES_SHOWN),
@@ -59,6 +64,7 @@ def text(summary: Summary) -> str:
         "Where the time went",
         *_points([*words.time_lines(summary), *backend.lines(summary)], 5),
         *_mark_lines(summary["marks"], summary["settings"]),
+        *_round_lines(summary),
         *_region_lines(summary),
         "",
         "How far to trust it",
@@ -92,6 +98,21 @@ def _slo_lines(slos: Sequence[Mapping[str, Any]]) -> list[str]:
     ordered = sorted(slos, key=lambda slo: (slo["value"] is not None, slo["ok"]))
     lines = [f"  {_state(slo)}  {slo['text']}   ({words.slo_was(slo)})" for slo in ordered[:SLOS_SHOWN]]
     return lines + ([f"  and {len(slos) - SLOS_SHOWN} more" for _ in (0,) if len(slos) > SLOS_SHOWN])
+
+
+def _search_lines(summary: Summary) -> list[str]:
+    """Every size or plan that was tried; nothing where the run was no search."""
+    head, *tried = limit_words.rows(summary) or [()]
+    if not tried:
+        return []
+    widths = [max(len(row[column]) for row in (head, *tried)) for column in range(len(head))]
+    lines = [
+        "  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
+        for row in (head, *tried[:TRIED_SHOWN])
+    ]
+    rest = len(tried) - TRIED_SHOWN
+    more = [f"  and {rest} more, in summary.md"] if rest > 0 else []
+    return [*lines, *more, *_points(limit_words.lines(summary), 3), ""]
 
 
 def _state(slo: Mapping[str, Any]) -> str:
@@ -129,6 +150,19 @@ def _mark_lines(marks: Mapping[str, Any], settings: Mapping[str, Any]) -> list[s
         cells = "".join(f"{words.duration(marks[name][key]):>9}" for key in ("p50", "p90", "p99", "max"))
         lines.append(f"  {title:<26}{cells}{marks[name]['censored']:>7}")
     return lines
+
+
+def _round_lines(summary: Summary) -> list[str]:
+    """The burst beside what it is compared with; nothing where there is nothing."""
+    rows = round_words.rows(summary)
+    if not rows:
+        return []
+    return [
+        "",
+        "Is it the burst?",
+        *_points(round_words.lines(summary), 2, ALONE_LINES),
+        *(f"  {row[0]:<26}" + "".join(f"{cell:>9}" for cell in row[1:]) for row in rows),
+    ]
 
 
 def _region_lines(summary: Summary) -> list[str]:
