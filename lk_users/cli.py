@@ -13,19 +13,29 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from lk_users import cleanup, sizing
+from lk_users import cleanup, preflight, sizing
 from lk_users.errors import LkUsersError, Refused
 from lk_users.local import stack
 from lk_users.machine import Machine
 from lk_users.outcome import ExitCode
 from lk_users.report.gather import gather
 from lk_users.report.make import ending, make_report
-from lk_users.settings import CLOUD_API_BUDGET_PER_MINUTE, INFLUX_OPTIONS, Influx, Settings, Target
+from lk_users.settings import (
+    CLOUD_API_BUDGET_PER_MINUTE,
+    INFLUX_OPTIONS,
+    PROCESS_OPTIONS,
+    RUN_OPTIONS,
+    Influx,
+    Option,
+    Settings,
+    Target,
+)
 from lk_users.sinks.outbox import SPOOL_DIR
+from lk_users.tools import probing
 from lk_users.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     Subparsers = argparse._SubParsersAction["_Parser"]
     Declare = Callable[[Subparsers], None]
@@ -134,9 +144,7 @@ def _declare_replay(subparsers: Subparsers) -> None:
     text = "send a run's points to InfluxDB (again); twice makes no difference. INFLUX_TOKEN as for a run"
     parser = subparsers.add_parser("replay", help=text, description=text)
     parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the run's folder")
-    for option in INFLUX_OPTIONS:
-        default = os.environ.get(option.variable, option.default)
-        parser.add_argument(option.flag, default=default, help=f"{option.help} (or {option.variable})")
+    _add_options(parser, INFLUX_OPTIONS)
     parser.set_defaults(run=_replay)
 
 
@@ -196,6 +204,100 @@ def _size(arguments: argparse.Namespace) -> int:
     return ExitCode.PASS
 
 
+def _declare_probe(subparsers: Subparsers) -> None:
+    text = (
+        "one session with an agent: what it emits and when, and which --welcome fits it; the server as for a "
+        "run (LIVEKIT_URL …). Exit 0: the agent came, 10: it did not, 12: bad input"
+    )
+    parser = subparsers.add_parser(
+        "probe", help="one session: what an agent emits, and when", description=text
+    )
+    known = {option.name: option for option in RUN_OPTIONS}
+    _add_options(parser, [known[name] for name in probing.OPTIONS])
+    parser.add_argument(
+        "--for", dest="observe", default="20", metavar="SECONDS", help="observe so long once it is there"
+    )
+    parser.add_argument("--wait", default="30", metavar="SECONDS", help="wait so long for it to come")
+    parser.set_defaults(run=_probe)
+
+
+def _probe(arguments: argparse.Namespace) -> int:
+    # WebRTC takes its time to import, and no other command but preflight needs it.
+    from lk_users.tools import probe
+
+    faults: list[str] = []
+    options = {name: getattr(arguments, name.replace("-", "_")) for name in probing.OPTIONS}
+    target = preflight.collect(Target.from_environment, faults)
+    given = {name.replace("-", "_"): value for name, value in options.items()}
+    settings = preflight.collect(lambda: Settings.from_options(given, 1), faults)
+    wait_s = preflight.collect(lambda: _seconds("--wait", arguments.wait), faults)
+    for_s = preflight.collect(lambda: _seconds("--for", arguments.observe), faults)
+    if faults or target is None or settings is None or wait_s is None or for_s is None:
+        raise Refused(faults)
+    who = f"agent {settings.agent_name}" if settings.agent_name else "the unnamed agent"
+    print(f"lk-users: asking {target.shown_url} for {who}, up to {wait_s + for_s:.0f} s …", file=sys.stderr)
+    probed = probe.run(target, settings, wait_s, for_s)
+    print("\n".join(probe.told(probed, settings, wait_s, probing.given(options))))
+    return ExitCode.PASS if probed.came else ExitCode.SLO_FAILED
+
+
+def _declare_preflight(subparsers: Subparsers) -> None:
+    text = (
+        "what can be known before a run, a line each: keys, the way to the server, rooms, media, API limits, "
+        "handles, clock, cores. Takes the options of the run. Exit 0: it can start, 12: it would not do"
+    )
+    parser = subparsers.add_parser("preflight", help="would this run do from here?", description=text)
+    parser.add_argument(
+        "-u", "--users", default=os.environ.get("LOCUST_USERS", ""), help="size (or LOCUST_USERS)"
+    )
+    parser.add_argument("--processes", default="1", help="as of the run")
+    parser.add_argument("--probe", action="store_true", help="send the agent one session, too")
+    _add_options(parser, (*RUN_OPTIONS, *PROCESS_OPTIONS))
+    # So that a run's own command line will do, with another beginning.
+    for flags in (
+        ("-r", "--spawn-rate"),
+        ("-t", "--run-time"),
+        ("-f", "--locustfile"),
+        ("--expect-workers",),
+    ):
+        parser.add_argument(*flags, help=argparse.SUPPRESS)
+    for flag in ("--headless", "--only-summary", "--master"):
+        parser.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
+    parser.set_defaults(run=_preflight)
+
+
+def _preflight(arguments: argparse.Namespace) -> int:
+    from lk_users.tools import checks, preflighting
+
+    if not arguments.users:
+        raise Refused(["--users: not given; the size of the burst, for example -u 600"])
+    asked = preflighting.asked_from(
+        vars(arguments), arguments.users, arguments.processes, probe_agent=arguments.probe
+    )
+    found = preflighting.run(asked)
+    print("\n".join([preflighting.heading(asked), "", *checks.lines(found), "", checks.ending(found)]))
+    return ExitCode.REFUSED if checks.failed(found) else ExitCode.PASS
+
+
+def _seconds(flag: str, text: str) -> float:
+    """A positive number of at most an hour. Raises Refused."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise Refused([f"{flag} {text}: must be a number of seconds from 0.1 to 3600"])
+    return seconds
+
+
+def _add_options(parser: argparse.ArgumentParser, options: Iterable[Option]) -> None:
+    """Options as a run has them, with their variables."""
+    for option in options:
+        default = os.environ.get(option.variable, option.default)
+        text = f"{option.help} (or {option.variable})".replace("%", "%%")
+        parser.add_argument(option.flag, default=default, help=text)
+
+
 _COMMANDS: Final[tuple[Declare, ...]] = (
     _declare_report,
     _declare_merge,
@@ -203,6 +305,8 @@ _COMMANDS: Final[tuple[Declare, ...]] = (
     _declare_cleanup,
     _declare_replay,
     _declare_size,
+    _declare_probe,
+    _declare_preflight,
 )
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 PACKAGE = Path(lk_users.__file__).parent
 # Low to high; a module imports from its own layer (without a circle) and lower ones. A package is one name.
 LAYERS = (
-    "masking outcome clock record settings errors version stats priority machine",
-    "plan steps barrier health slo evidence jobs classify welcome agent_worker sizing",
+    "masking outcome clock record settings errors version stats priority machine cachedir",
+    "plan steps barrier health slo evidence jobs classify welcome agent_worker sizing capacity",
     "wire",
     "engines",
     "session burst reading agents_seen",
@@ -30,12 +30,12 @@ LAYERS = (
     "agent_watch influx_stream",
     "series",
     "preflight worker master",
-    "placement user wiring",
+    "placement user wiring tools",
     "cli",
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}
 # The embedded stack is a target, apart from all that measures it.
-LOCAL_MAY_IMPORT = {"errors", "version", "clock", "evidence", "wire", "local"}
+LOCAL_MAY_IMPORT = {"errors", "version", "cachedir", "clock", "evidence", "wire", "local"}
 LOCUST_MODULES = {
     "user",
     "runtime",
