@@ -13,10 +13,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from lk_users import cleanup, preflight, sizing
+from lk_users import capacity, cleanup, preflight, sizing
+from lk_users.clock import SystemClock
 from lk_users.errors import LkUsersError, Refused
 from lk_users.local import stack
-from lk_users.machine import Machine
+from lk_users.machine import Identity, Machine
 from lk_users.outcome import ExitCode
 from lk_users.report.gather import gather
 from lk_users.report.make import ending, make_report
@@ -32,6 +33,7 @@ from lk_users.settings import (
 )
 from lk_users.sinks.outbox import SPOOL_DIR
 from lk_users.tools import probing
+from lk_users.tools.timeline import points
 from lk_users.version import VERSION
 
 if TYPE_CHECKING:
@@ -200,7 +202,23 @@ def _size(arguments: argparse.Namespace) -> int:
         witness=settings.witness,
         region_users=settings.region_users,
     )
-    print("\n".join(sizing.lines(found, Machine.here())))
+    known = capacity.load(Identity.here(), capacity.path())
+    calibrated, note = None, known.ignored
+    if known.capacity is not None:
+        each = known.capacity.users_a_process(sizing.USERS_A_PROCESS)
+        calibrated = sizing.size(
+            settings.users,
+            dispatch=settings.dispatch,
+            mic=settings.mic != "none",
+            witness=settings.witness,
+            region_users=settings.region_users,
+            users_a_process=each,
+        )
+        note = (
+            f"This machine was calibrated on {known.capacity.measured_at[:10]}: a process of it carries "
+            f"{known.capacity.told} users; the table plans with {sizing.USERS_A_PROCESS} on any."
+        )
+    print("\n".join(sizing.lines(found, Machine.here(), calibrated, note)))
     return ExitCode.PASS
 
 
@@ -279,6 +297,46 @@ def _preflight(arguments: argparse.Namespace) -> int:
     return ExitCode.REFUSED if checks.failed(found) else ExitCode.PASS
 
 
+def _declare_calibrate(subparsers: Subparsers) -> None:
+    text = (
+        "how many users one process of this machine carries before its own loop lags: bursts that grow, "
+        "against the embedded server. Under three minutes, with nothing else going on. `size`, `preflight` "
+        "and runs use the result"
+    )
+    parser = subparsers.add_parser("calibrate", help="how many users this machine carries", description=text)
+    parser.add_argument("-u", "--users", default="1600", help="try no more than so many (1600)")
+    parser.add_argument("--server-binary", help="livekit-server to use (or LK_SERVER_BINARY)")
+    parser.set_defaults(run=_calibrate)
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    from lk_users.tools import calibrating
+
+    most = _whole("--users", arguments.users)
+    preflight.check_platform()
+    with stack.Stack(server_binary=arguments.server_binary) as up:
+        bursts = calibrating.Bursts(up.env(), up.pids().values(), stack.AGENT_NAME)
+        print(f"{calibrating.HEAD}", flush=True)
+        climbed = calibrating.climb(
+            bursts, most, calibrating.BUDGET_S, lambda step: print(calibrating.row(step), flush=True)
+        )
+    print("\n" + "\n".join(points(calibrating.words(climbed, Machine.here().cores, sizing.USERS_A_PROCESS))))
+    found = calibrating.capacity_of(climbed, SystemClock())
+    if found is None:
+        return ExitCode.VOID
+    where = capacity.path()
+    capacity.save(found, Identity.here(), where)
+    print(f"\nKept in {where}")
+    return ExitCode.PASS
+
+
+def _whole(flag: str, text: str) -> int:
+    """A whole number of at least 1. Raises Refused."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise Refused([f"{flag} {text}: must be a whole number of at least 1"])
+    return int(text)
+
+
 def _seconds(flag: str, text: str) -> float:
     """A positive number of at most an hour. Raises Refused."""
     try:
@@ -307,6 +365,7 @@ _COMMANDS: Final[tuple[Declare, ...]] = (
     _declare_size,
     _declare_probe,
     _declare_preflight,
+    _declare_calibrate,
 )
 
 

@@ -29,16 +29,11 @@ class Speech:
     """The utterances of one participant's microphone."""
 
     def __init__(self) -> None:
-        self.frames = 0
-        self.first_ns = 0
-        """The first frame, be it silent."""
         self._done: list[Utterance] = []
         self._now: Utterance | None = None
 
     def add(self, level_dbfs: float, length_s: float, at_ns: int) -> None:
         """One frame."""
-        self.frames += 1
-        self.first_ns = self.first_ns or at_ns
         if level_dbfs < AUDIBLE_DBFS:
             return
         self._close(at_ns)
