@@ -73,12 +73,24 @@ def _declare_report(subparsers: Subparsers) -> None:
     text = "make a run's reports again (records, summary, evidence for support); exit with the run's code"
     parser = subparsers.add_parser("report", help=text, description=text)
     parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a run's folder, for example runs/…")
+    parser.add_argument(
+        "--slo",
+        action="append",
+        metavar="RULE",
+        help="judge the run anew by this instead of its own SLOs; repeatable, or separated by ';'",
+    )
     parser.set_defaults(run=_report)
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    judgement = make_report(arguments.run_dir)
-    print(ending(arguments.run_dir))
+    # An empty one is none, and is refused as such.
+    anew = "" if arguments.slo is None else "; ".join(arguments.slo) or ";"
+    return _reported(arguments.run_dir, anew)
+
+
+def _reported(run_dir: Path, anew: str = "") -> int:
+    judgement = make_report(run_dir, anew)
+    print(ending(run_dir))
     return judgement.exit_code
 
 
@@ -97,7 +109,7 @@ def _declare_merge(subparsers: Subparsers) -> None:
 def _merge(arguments: argparse.Namespace) -> int:
     workers = gather(arguments.run_dir, arguments.others)
     print(f"journals of {len(workers)} workers: {', '.join(workers)}\n")
-    return _report(arguments)
+    return _reported(arguments.run_dir)
 
 
 def _declare_stack(subparsers: Subparsers) -> None:

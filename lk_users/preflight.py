@@ -42,7 +42,9 @@ def read_settings(options: Mapping[str, Any], users: int | None, target: Target 
     cloud = target is not None and target.cloud
     settings = collect(lambda: Settings.from_options(options, users, cloud=cloud), faults)
     text = str(options.get("slo") or "")
-    collect(lambda: slo.parse(text), faults)
+    slos = collect(lambda: slo.parse(text), faults)
+    if settings is not None and slos is not None:
+        faults += slo.unmeasurable(slos, settings)
     if faults or settings is None:
         raise Refused(faults)
     return settings

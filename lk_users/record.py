@@ -68,7 +68,12 @@ class Record:
     run_id: str
     session_id: str
     burst: int
+    """The number of its round: 1 is the first of the run; 0 of users that start when they are spawned."""
+    role: str = "burst"
+    """What its round is for: ``baseline``, ``burst`` or ``control``."""
     ordinal: int
+    batch: int = 1
+    """The number of its batch in the burst; 1 is the first."""
     worker: str
     region: str
     engine: str

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 import gevent
 
 from lk_users.clock import NS_PER_MS
-from lk_users.plan import offset_ns
 from lk_users.record import Mark
 from lk_users.report.folder import append_account
 from lk_users.report.points import end_of, start_of, t0_of
@@ -97,7 +96,7 @@ class WorkerSeries:
         """``t0_ns`` on our monotonic clock."""
         if self._stream is not None and self._share is not None:
             self._zero_wall_ns = t0_wall_ns
-            self._stream.gate.announce(t0_ns + offset_ns(self._share.total - 1, self._settings))
+            self._stream.gate.announce(t0_ns + self._share.round.length_ns)
 
     def marked(self, ordinal: int, mark: Mark) -> None:
         """A session passed a mark."""
@@ -186,7 +185,7 @@ class RunSeries:
         """``t0_ns`` on our monotonic clock."""
         if self._stream is not None:
             self._stream.add(t0_of(self._info, burst))
-            self._stream.gate.announce(t0_ns + offset_ns(burst.intended - 1, self._settings))
+            self._stream.gate.announce(t0_ns + burst.round.length_ns)
 
     def no_more_starts(self) -> None:
         """No request of the burst will leave any more."""

@@ -27,6 +27,7 @@ _N = TypeVar("_N", int, float)
 DISPATCHES: Final = ("api", "room", "token", "none")
 ORDERS: Final = ("dispatch-first", "join-first")
 RELEASES: Final = ("barrier", "free")
+COURSES: Final = ("bursts",)
 ENGINES: Final = ("listen", "idle")
 MICS: Final = ("silence", "none")
 ICES: Final = ("auto", "host", "relay")
@@ -76,6 +77,9 @@ RUN_OPTIONS: Final = (
     Option("region-users", "", "Users of each region, for example us-east=300,eu=200; default: even."),
     Option("bursts", "1", "How many bursts a run has."),
     Option("burst-interval", "0", "Seconds between the end of a burst and the next."),
+    Option("course", "bursts", "What the rounds of a run are: bursts (baseline, --bursts, control)."),
+    Option("baseline", "", "So many sessions one by one before the burst. Default: 1 when headless, else 0."),
+    Option("control", "", "The same users once more, after the burst, spread out: spread=60s."),
     Option("session-timeout", "120", "Seconds from the intended start to the latest verdict on a session."),
     Option("welcome", "audio", "All of these make the welcome: state,track,audio,text."),
     Option("expect-text", "", "Regular expression that the welcome's text must match; makes text required."),
@@ -141,6 +145,11 @@ class Settings:
     region_users: Mapping[str, int] = field(default_factory=dict)
     bursts: int = 1
     burst_interval_s: float = 0.0
+    course: str = "bursts"
+    baseline: int = 0
+    """Sessions one by one before the first burst."""
+    control_s: float = 0.0
+    """After the last burst its sessions again, spread over so long; 0: not."""
     session_timeout_s: float = 120.0
     welcome: frozenset[str] = frozenset({"audio"})
     expect_text: str = ""
@@ -184,6 +193,8 @@ class Settings:
         engine = read.choice("engine", ENGINES)
         witness = read.whole("witness", least=0)
         faults += _witness_faults(witness, users, release, engine)
+        baseline, control_s = read.baseline(release, engine), read.spread("control")
+        faults += _beside_faults(baseline, control_s, users, release)
         settings = cls(
             users=users or 0,
             agent_name=agent_name,
@@ -199,6 +210,9 @@ class Settings:
             region_users=read.shares("region-users", users),
             bursts=read.whole("bursts", least=1),
             burst_interval_s=read.number("burst-interval"),
+            course=read.choice("course", COURSES),
+            baseline=baseline,
+            control_s=control_s,
             session_timeout_s=read.number("session-timeout", least=0.1),
             welcome=read.items("welcome", WELCOME_ITEMS) | ({"text"} if expect_text else set()),
             expect_text=expect_text,
@@ -405,6 +419,25 @@ class _Reader:
     def budget(self, name: str, default: int) -> int:
         return self.whole(name, least=1) if self.text(name) else default
 
+    def baseline(self, release: str, engine: str) -> int:
+        """One session where nobody watches, and where there is a burst of real sessions to compare."""
+        if self.text("baseline"):
+            return self.whole("baseline")
+        return int(bool(self._options.get("headless")) and release == "barrier" and engine != "idle")
+
+    def spread(self, name: str) -> float:
+        """``spread=60s``, in seconds; 0 where nothing was given."""
+        value = self.text(name)
+        if not value:
+            return 0.0
+        form = re.fullmatch(r"spread\s*=\s*(\d{1,6}(?:\.\d{1,6})?)\s*s?", value)
+        length_s = float(form[1]) if form else 0.0
+        if not length_s:
+            self._faults.append(
+                f"--{name} {value}: use spread= and a number of seconds above 0, for example spread=60s"
+            )
+        return length_s
+
     def items(self, name: str, allowed: tuple[str, ...]) -> frozenset[str]:
         given = [item.strip() for item in self.text(name).split(",") if item.strip()]
         unknown = [item for item in given if item not in allowed]
@@ -523,6 +556,16 @@ def _witness_faults(witness: int, users: int | None, release: str, engine: str) 
         faults.append(f"--witness {witness}: compares sessions of one burst; use --release barrier")
     if witness and engine == "idle":
         faults.append(f"--witness {witness}: engine idle does nothing to compare with; use --engine listen")
+    return faults
+
+
+def _beside_faults(baseline: int, control_s: float, users: int | None, release: str) -> list[str]:
+    faults = []
+    if users is not None and baseline > max(users, 0):
+        faults.append(f"--baseline {baseline}: larger than the burst of {users} (--users)")
+    if release == "free":
+        given = [*(["--baseline"] if baseline else []), *(["--control"] if control_s else [])]
+        faults += [f"{name}: is compared with a burst; use --release barrier" for name in given]
     return faults
 
 

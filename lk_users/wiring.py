@@ -25,13 +25,14 @@ from lk_users import preflight
 from lk_users.barrier import TO_MASTER, TO_WORKER, Kind, refusal
 from lk_users.errors import Refused
 from lk_users.master import RunMaster
+from lk_users.master_link import MASTER_GONE_S
 from lk_users.outcome import ExitCode
 from lk_users.placement import Placement, Places
 from lk_users.runtime import Runtime
 from lk_users.settings import PROCESS_OPTIONS, RUN_OPTIONS, Option
 from lk_users.sinks.locust_stats import LocustStats
 from lk_users.version import VERSION
-from lk_users.worker import MASTER_GONE_S, WorkerSide
+from lk_users.worker import WorkerSide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -23,6 +23,7 @@ SLOS_SHOWN: Final = 4
 FAILURES_SHOWN: Final = 3
 # Both ids, both moments and both workers of a job that came twice have to fit.
 TWICE_LINES: Final = 4
+ANEW_LINES: Final = 4
 AGENT_LINES_SHOWN: Final = 3
 REGION_LINES_SHOWN: Final = 4
 REGIONS_SHOWN: Final = 4
@@ -46,6 +47,7 @@ def text(summary: Summary) -> str:
         words.headline(summary),
         *_points(summary["void_reasons"], REASONS_SHOWN),
         *_slo_lines(summary["slo"]),
+        *(_points([anew], 1, ANEW_LINES) if (anew := words.anew_line(summary)) else []),
         "",
         _about(summary),
         *_points([words.session_line(summary)], 1),
@@ -85,13 +87,16 @@ def _points(sentences: Sequence[str], shown: int, lines_each: int = 2) -> list[s
 
 
 def _slo_lines(slos: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The missed ones first."""
-    ordered = sorted(slos, key=lambda slo: slo["ok"])
-    lines = [
-        f"  {'met   ' if slo['ok'] else 'MISSED'}  {slo['text']}   (was {words.slo_value(slo)})"
-        for slo in ordered[:SLOS_SHOWN]
-    ]
+    """Those without data first, then the missed ones."""
+    ordered = sorted(slos, key=lambda slo: (slo["value"] is not None, slo["ok"]))
+    lines = [f"  {_state(slo)}  {slo['text']}   ({words.slo_was(slo)})" for slo in ordered[:SLOS_SHOWN]]
     return lines + ([f"  and {len(slos) - SLOS_SHOWN} more" for _ in (0,) if len(slos) > SLOS_SHOWN])
+
+
+def _state(slo: Mapping[str, Any]) -> str:
+    """What is not well stands out."""
+    state = words.slo_state(slo)
+    return f"{state if slo['ok'] else state.upper():<6}"
 
 
 def _about(summary: Summary) -> str:

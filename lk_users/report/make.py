@@ -52,20 +52,21 @@ class Draft:
     summary: Mapping[str, Any]
 
 
-def make_report(run_dir: Path) -> Judgement:
+def make_report(run_dir: Path, slo_text: str = "") -> Judgement:
     """Writes records.jsonl, summary.json, summary.md and junit.xml from what the run left behind;
-    support.md and support.zip where a session or the run failed.
+    support.md and support.zip where a session or the run failed. ``slo_text``: SLOs to judge it by anew;
+    empty: the run's own.
 
-    Made again, each has the same bytes. Raises Refused where there is no run, RecordError where it cannot
-    be read, OSError where it cannot be written.
+    Made again, each has the same bytes. Raises Refused where there is no run or an SLO is none, RecordError
+    where it cannot be read, OSError where it cannot be written.
     """
-    found = draft(run_dir)
+    found = draft(run_dir, slo_text)
     write_report(found)
     return found.judgement
 
 
-def draft(run_dir: Path) -> Draft:
-    """Raises Refused where there is no run, RecordError where it cannot be read."""
+def draft(run_dir: Path, slo_text: str = "") -> Draft:
+    """Raises Refused where there is no run or an SLO is none, RecordError where it cannot be read."""
     info = RunInfo.read(run_dir)
     settings = info.run_settings()
     merged = merge(run_dir, info, settings)
@@ -74,12 +75,12 @@ def draft(run_dir: Path) -> Draft:
         merged.records,
         merged.trailers,
         merged.intended,
-        [objective.evaluate(figures) for objective in slo.parse(settings.slo)],
+        [objective.evaluate(figures) for objective in slo.parse(slo_text or settings.slo)],
         settings,
         merged.workers,
         [*read_reasons(run_dir), *_conflict_reasons(merged.conflicts)],
     )
-    summary = summarize(info, settings, merged, judgement, read_samples(run_dir))
+    summary = summarize(info, settings, merged, judgement, read_samples(run_dir), anew=bool(slo_text))
     return Draft(run_dir, info, settings, merged, figures, judgement, summary)
 
 
@@ -95,6 +96,10 @@ def write_report(found: Draft) -> None:
     if found.settings.engine != "idle" and not _all_well(found.figures, found.judgement):
         write_atomically(run_dir / SUPPORT_FILE, support.text(summary, found.figures))
         write_atomically(run_dir / BUNDLE_FILE, bundle(run_dir, found.info.run_id, merged.records))
+    else:
+        # A report by other SLOs may have left them.
+        for name in (SUPPORT_FILE, BUNDLE_FILE):
+            (run_dir / name).unlink(missing_ok=True)
 
 
 def _sinks(trailers: Sequence[Trailer], accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

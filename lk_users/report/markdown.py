@@ -23,10 +23,11 @@ def text(summary: Summary) -> str:
         table(
             ("SLO", "was", ""),
             (
-                (f"`{s['text']}`", words.slo_value(s), "met" if s["ok"] else "**missed**")
+                (f"`{s['text']}`", words.slo_value(s), "met" if s["ok"] else f"**{words.slo_state(s)}**")
                 for s in summary["slo"]
             ),
         ),
+        words.anew_line(summary),
         "## What became of the sessions",
         words.session_line(summary),
         points(words.failure_lines(summary)),

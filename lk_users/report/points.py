@@ -22,8 +22,8 @@ def start_of(info: RunInfo) -> Point:
 
 
 def t0_of(info: RunInfo, burst: BurstInfo) -> Point:
-    """A burst was released."""
-    return t0_point(info.run_id, burst.burst, burst.intended, burst.t0_wall_ns)
+    """A round was released."""
+    return t0_point(info.run_id, burst.burst, burst.round.role.value, burst.intended, burst.t0_wall_ns)
 
 
 def end_of(info: RunInfo, records: Iterable[Record], summary: Mapping[str, Any]) -> Point:

@@ -104,7 +104,7 @@ def _problem(summary: Summary, records: Sequence[Record]) -> list[str]:
     became = [f"{counts.pop(Finding.OK, 0)} ok"] + [
         f"{counts[outcome]} {outcome} ({words.OUTCOMES[outcome]})" for outcome in OUTCOMES if counts[outcome]
     ]
-    missed = [f"`{slo['text']}` (was {words.slo_value(slo)})" for slo in summary["slo"] if not slo["ok"]]
+    missed = [f"`{slo['text']}` ({words.slo_was(slo)})" for slo in summary["slo"] if not slo["ok"]]
     void = "; ".join(_short(reason) for reason in _first(summary["void_reasons"], REASONS_SHOWN))
     return [
         *([f"**Not to be sent as it is: the run is void.** {void}."] if void else []),

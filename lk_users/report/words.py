@@ -139,10 +139,39 @@ def slo_value(slo: Mapping[str, Any]) -> str:
     """What an SLO came to, in its own unit."""
     value = slo["value"]
     if value is None:
+        return str(slo["missing"])
+    where = f" in {slo['worst']}" if slo["worst"] else ""
+    if slo["never"]:
+        return f"never within {duration(value)}{where}"
+    if slo["unit"] == "count":
+        return f"{value:g}{where}"
+    if slo["unit"] == "share":
+        return f"{100 * value:.6g} %{where}"
+    part = slo["samples"] < slo["sessions"]
+    had = f", over the {slo['samples']} of {slo['sessions']} sessions that have it" if part else ""
+    return f"{duration(value)}{where}{had}"
+
+
+def slo_was(slo: Mapping[str, Any]) -> str:
+    """The same, as it stands behind an SLO."""
+    return slo_value(slo) if slo["value"] is None else f"was {slo_value(slo)}"
+
+
+def slo_state(slo: Mapping[str, Any]) -> str:
+    if slo["value"] is None:
         return "no data"
-    if slo["text"].startswith("count"):
-        return f"{value:g}"
-    return f"{100 * value:.4g} %" if slo["text"].startswith("rate") else duration(value)
+    return "met" if slo["ok"] else "missed"
+
+
+def anew_line(summary: Summary) -> str:
+    """Where the SLOs are not the run's own; empty where they are."""
+    if not summary["judged_anew"]:
+        return ""
+    own = summary["resolved"]["slo"]
+    return (
+        "Judged anew by the SLOs that were given to `lk-users report`. The run's own, by which "
+        f"`lk-users report RUN_DIR` judges it again: `{own}`."
+    )
 
 
 def session_line(summary: Summary) -> str:

@@ -176,7 +176,8 @@ class Bursts:
             command = [
                 sys.executable, "-m", "locust", "-f", str(folder / "locustfile.py"), "--headless",
                 "--only-summary", "-u", str(users), "-r", str(users), "--agent-name", self._agent_name,
-                "--dispatch", "token", "--session-timeout", str(SESSION_S), "--run-dir", f"{folder}/runs",
+                "--dispatch", "token", "--baseline", "0", "--session-timeout", str(SESSION_S),
+                "--run-dir", f"{folder}/runs",
             ]  # fmt: skip
             said = self._run(command, folder)
             took_s = (self._clock.monotonic_ns() - started_ns) / NS_PER_S

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lk_users import capacity, preflight, sizing
 from lk_users.clock import NS_PER_MS, SystemClock, WallWatch
+from lk_users.course import BurstCourse
 from lk_users.engines.ground import break_ground
 from lk_users.engines.probe import find_way
 from lk_users.engines.sdk_pool import SdkPool
@@ -276,7 +277,8 @@ def _size_checks(settings: Settings, asked: Asked, target: Target | None) -> lis
         settings.users, dispatch=settings.dispatch, mic=settings.mic != "none", witness=settings.witness
     )
     cloud = target is not None and target.cloud
-    checks = [api_check(settings, needs.requests * settings.bursts, cloud=cloud)]
+    sessions = sum(round_.users for round_ in BurstCourse(settings).rounds)
+    checks = [api_check(settings, needs.requests * sessions // settings.users, cloud=cloud)]
     if cloud:
         checks.append(plan_check(settings))
     if target is not None:

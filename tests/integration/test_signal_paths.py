@@ -11,6 +11,7 @@ import uvloop
 
 from lk_users.burst import Burst, Meters, Stage, Worker
 from lk_users.clock import NS_PER_S, SystemClock
+from lk_users.course import Role, Round
 from lk_users.engines.listen import ListenEngine, Surroundings
 from lk_users.health import LagMeter
 from lk_users.plan import Share
@@ -71,7 +72,7 @@ async def burst(target: Target, path: SignalPath) -> list[Record]:
         run_id, settings, Worker("w", "local"), clock, Meters(LagMeter(), LagMeter()), kept,
         lambda item, listener: ListenEngine(item, settings, around, listener),
     )  # fmt: skip
-    made = Burst(Share(run_id, 1, 0, USERS, USERS), stage)
+    made = Burst(Share(run_id, 1, 0, USERS, Round(Role.BURST, USERS)), stage)
     await made.build()
     made.announce(clock.monotonic_ns() + NS_PER_S // 2, clock.wall_ns() + NS_PER_S // 2)
     await asyncio.wait_for(kept.over.wait(), 30)

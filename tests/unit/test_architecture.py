@@ -20,14 +20,15 @@ PACKAGE = Path(lk_users.__file__).parent
 # Low to high; a module imports from its own layer (without a circle) and lower ones. A package is one name.
 LAYERS = (
     "masking outcome clock record settings errors version stats priority machine cachedir",
-    "plan steps barrier health slo evidence jobs classify welcome agent_worker sizing capacity",
+    "course courses plan steps barrier health slo slo_grammar evidence jobs classify welcome "
+    "agent_worker sizing capacity",
     "wire",
     "engines",
     "session burst reading agents_seen",
     "sinks verdict",
     "report",
-    "cleanup replay runtime",
-    "agent_watch influx_stream",
+    "cleanup replay runtime returns",
+    "agent_watch influx_stream master_link",
     "series",
     "preflight worker master",
     "placement user wiring tools",
@@ -41,6 +42,7 @@ LOCUST_MODULES = {
     "runtime",
     "worker",
     "master",
+    "master_link",
     "agent_watch",
     "influx_stream",
     "series",

@@ -167,7 +167,7 @@ def written(tmp_path: Path) -> dict[str, set[str]]:
         *map(points.session_point, records),
         points.worker_point(RUN_ID, trailer(lag=lag, start_lag=lag), 1),
         points.start_point(RUN_ID, 4, "welcome", 1),
-        points.t0_point(RUN_ID, 1, 4, 1),
+        points.t0_point(RUN_ID, 1, "burst", 4, 1),
         points.end_point(summary, 1),
         points.live_point(RUN_ID, "eu", "w1", dict.fromkeys(LIVE_FIELDS, 0), 1),
     ]

@@ -28,6 +28,7 @@ def test_a_session_that_was_welcomed() -> None:
         "engine": "listen",
         "outcome": "ok",
         "burst": "2",
+        "role": "burst",
     }
     fields = point.fields
     assert (fields["welcomed_ms"], fields["wait_welcomed_ms"], fields["start_error_ms"]) == (

@@ -92,7 +92,8 @@ def test_one_that_is_silent(
 
 def test_the_slo_that_is_proposed_is_one() -> None:
     ((_, text),) = propose(observation(CAME), (), 20).options()
-    assert parse(text)[0].name == "agent_joined"
+    (slo,) = parse(text)
+    assert slo.text == text
 
 
 @pytest.mark.parametrize(("ms", "timeout"), [(5200, 0), (5300, 11), (12_000, 24)])
