@@ -39,6 +39,7 @@ def run(users: int, *options: str, udp_port: bool = False) -> dict[str, Any]:
         folder = tempfile.mkdtemp(dir=kept) if kept else passing
         command = [
             sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary",
+            "--baseline", "0",
             "-u", str(users), "-r", str(users), "--agent-name", stack.AGENT_NAME, "--run-dir", folder,
             *options,
         ]  # fmt: skip

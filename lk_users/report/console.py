@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.record import Mark
-from lk_users.report import agent_load, region_words, witness_words, words
+from lk_users.report import agent_load, region_words, round_words, witness_words, words
 from lk_users.settings import WELCOME_ITEMS
 from lk_users.welcome import mark_of
 
@@ -23,6 +23,8 @@ SLOS_SHOWN: Final = 4
 FAILURES_SHOWN: Final = 3
 # Both ids, both moments and both workers of a job that came twice have to fit.
 TWICE_LINES: Final = 4
+# What it is, its cause, and what to check.
+ALONE_LINES: Final = 4
 ANEW_LINES: Final = 4
 AGENT_LINES_SHOWN: Final = 3
 REGION_LINES_SHOWN: Final = 4
@@ -45,6 +47,7 @@ def text(summary: Summary) -> str:
     """The ending, without a final newline."""
     lines = [
         words.headline(summary),
+        *_points(round_words.alone_lines(summary), 1, ALONE_LINES),
         *_points(summary["void_reasons"], REASONS_SHOWN),
         *_slo_lines(summary["slo"]),
         *(_points([anew], 1, ANEW_LINES) if (anew := words.anew_line(summary)) else []),
@@ -58,6 +61,7 @@ def text(summary: Summary) -> str:
         "Where the time went",
         *_points(words.time_lines(summary), 5),
         *_mark_lines(summary["marks"], summary["settings"]),
+        *_round_lines(summary),
         *_region_lines(summary),
         "",
         "How far to trust it",
@@ -129,6 +133,19 @@ def _mark_lines(marks: Mapping[str, Any], settings: Mapping[str, Any]) -> list[s
         cells = "".join(f"{words.duration(marks[name][key]):>9}" for key in ("p50", "p90", "p99", "max"))
         lines.append(f"  {title:<26}{cells}{marks[name]['censored']:>7}")
     return lines
+
+
+def _round_lines(summary: Summary) -> list[str]:
+    """The burst beside what it is compared with; nothing where there is nothing."""
+    rows = round_words.rows(summary)
+    if not rows:
+        return []
+    return [
+        "",
+        "Is it the burst?",
+        *_points(round_words.lines(summary), 2, ALONE_LINES),
+        *(f"  {row[0]:<26}" + "".join(f"{cell:>9}" for cell in row[1:]) for row in rows),
+    ]
 
 
 def _region_lines(summary: Summary) -> list[str]:

@@ -75,7 +75,8 @@ def summarize(
     """The summary of one run, ready for JSON. ``samples``: what the agent's workers said of themselves;
     ``anew``: judged by other SLOs than the run's own.
 
-    All of it is over the sessions of bursts, but for ``workers``, whose health is that of the whole run.
+    All of it is over the sessions of bursts, but for ``rounds``, which has each by itself, and ``workers``,
+    whose health is that of the whole run.
     """
     records = of_role(merged.records, Role.BURST)
     figures = counted(records, settings)
@@ -123,6 +124,7 @@ def summarize(
         "bursts": [
             _burst(number, merged.bursts, figures) for number in _burst_numbers(records, merged.bursts)
         ],
+        "rounds": [_round(burst, merged.records) for burst in merged.bursts],
         "workers": workers,
         "regions": by_region,
         "regions_compared": {
@@ -212,6 +214,27 @@ def _burst(number: int, announced: Sequence[BurstInfo], records: Sequence[Record
         "start_error_ms": spread(start_errors_ns(mine), (50, 99)),
         "first_audio": mark_figures(mine, Mark.FIRST_AUDIO),
         "welcomed": mark_figures(mine, Mark.WELCOMED),
+    }
+
+
+def _round(announced: BurstInfo, records: Sequence[Record]) -> dict[str, Any]:
+    """One round of any role, by its number."""
+    mine = [record for record in records if record.burst == announced.burst]
+    of = announced.round
+    return {
+        "round": announced.burst,
+        "role": of.role.value,
+        "users": of.users,
+        "batch_size": of.batch_size,
+        "batch_delay_s": of.batch_delay_s,
+        "spread_s": of.spread_s,
+        "t0": iso(announced.t0_wall_ns),
+        "intended": announced.intended,
+        "recorded": len(mine),
+        "outcomes": tally(record.outcome for record in mine),
+        "causes": _causes(mine),
+        "start_error_ms": spread(start_errors_ns(mine), (50, 99), n=True),
+        "marks": {mark.value: mark_figures(mine, mark) for mark in Mark},
     }
 
 
