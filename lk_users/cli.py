@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     Declare = Callable[[Subparsers], None]
 
 
+# As a shell has it for a program that Ctrl-C ended.
+INTERRUPTED: Final = 130
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse would print its usage and exit with 2, which is Locust's code for something else."""
 
@@ -64,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         faults: Sequence[str] = exc.faults
     except (LkUsersError, OSError) as exc:
         faults = [str(exc)]
+    except KeyboardInterrupt:
+        # What was under way has cleaned up by now.
+        return INTERRUPTED
     for fault in faults:
         print(f"lk-users: {fault}", file=sys.stderr)
     return ExitCode.REFUSED
@@ -282,7 +289,13 @@ def _declare_preflight(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--processes", default="1", help="as of the run")
     parser.add_argument("--probe", action="store_true", help="send the agent one session, too")
-    _add_options(parser, (*RUN_OPTIONS, *PROCESS_OPTIONS))
+    _add_options(parser, (option for option in (*RUN_OPTIONS, *PROCESS_OPTIONS) if option.name != "slo"))
+    rules = next(option for option in RUN_OPTIONS if option.name == "slo")
+    default = os.environ.get(rules.variable, rules.default)
+    parser.add_argument(
+        "--slo", action="append", metavar="RULE", help=f"{rules.help} (or {rules.variable}); {default!r}"
+    )
+    parser.set_defaults(slo_default=default)
     # So that a run's own command line will do, with another beginning.
     for flags in (
         ("-r", "--spawn-rate"),
@@ -291,8 +304,9 @@ def _declare_preflight(subparsers: Subparsers) -> None:
         ("--expect-workers",),
     ):
         parser.add_argument(*flags, help=argparse.SUPPRESS)
-    for flag in ("--headless", "--only-summary", "--master"):
+    for flag in ("--headless", "--only-summary"):
         parser.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--master", action="store_true", help="it has no users of its own: the workers do")
     parser.set_defaults(run=_preflight)
 
 
@@ -301,8 +315,9 @@ def _preflight(arguments: argparse.Namespace) -> int:
 
     if not arguments.users:
         raise Refused(["--users: not given; the size of the burst, for example -u 600"])
+    options = {**vars(arguments), "slo": "; ".join(arguments.slo or [arguments.slo_default])}
     asked = preflighting.asked_from(
-        vars(arguments), arguments.users, arguments.processes, probe_agent=arguments.probe
+        options, arguments.users, arguments.processes, probe_agent=arguments.probe, leads=arguments.master
     )
     found = preflighting.run(asked)
     print("\n".join([preflighting.heading(asked), "", *checks.lines(found), "", checks.ending(found)]))

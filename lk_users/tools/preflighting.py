@@ -63,12 +63,14 @@ _CERTIFICATE_REMEDY: Final = (
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line says: options by ``dest``, users, processes, and whether to probe the agent."""
+    """What the command line says: options by ``dest``, users, processes, whether to probe the agent, and
+    whether this machine only leads."""
 
     options: Mapping[str, Any]
     users: int
     processes: int
     probe: bool
+    leads: bool = False
 
 
 def run(asked: Asked) -> list[Check]:
@@ -281,6 +283,11 @@ def _size_checks(settings: Settings, asked: Asked, target: Target | None) -> lis
     checks = [api_check(settings, needs.requests * sessions // settings.users, cloud=cloud)]
     if cloud:
         checks.append(plan_check(settings))
+    if asked.leads:
+        text = (
+            "a master has no users: ask on each worker's machine, with its share of the users and no --master"
+        )
+        return [*checks, Check("cores", Level.OPEN, text)]
     if target is not None:
         addresses = preflight.addresses_here(target)
         checks.append(handles_check(settings.users, asked.processes, addresses, machine))
@@ -299,8 +306,10 @@ def _influx_check(influx: Influx) -> Check:
     return Check("InfluxDB", Level.OK, f"{where}: takes points")
 
 
-def asked_from(options: Mapping[str, Any], users: str, processes: str, *, probe_agent: bool) -> Asked:
-    """Raises Refused with every fault."""
+def asked_from(
+    options: Mapping[str, Any], users: str, processes: str, *, probe_agent: bool, leads: bool
+) -> Asked:
+    """``processes``: -1 for as many as there are cores, as Locust has it. Raises Refused with every fault."""
     faults: list[str] = []
 
     def whole(flag: str, text: str) -> int:
@@ -309,7 +318,9 @@ def asked_from(options: Mapping[str, Any], users: str, processes: str, *, probe_
             return 1
         return int(text)
 
-    found = Asked(options, whole("--users", users), whole("--processes", processes), probe_agent)
+    each_core = processes.strip() == "-1"
+    many = Machine.here().cores if each_core else whole("--processes", processes)
+    found = Asked(options, whole("--users", users), many, probe_agent, leads)
     if faults:
         raise Refused(faults)
     return found

@@ -92,6 +92,8 @@ def test_the_command_line_of_a_run_will_do(stack: Stack, tmp_path: Path) -> None
     assert told.code == 0, told.out
     assert told.levels() == {**dict.fromkeys(NAMES, "ok"), "agent": "-"}
     assert "2 processes on" in told.checks["cores"][1]
+    led = preflight(stack.env(), tmp_path, "-u", "600", "--agent-name", "welcome", "--master")
+    assert (led.code, led.levels()["cores"], "handles" in led.checks) == (0, "-", False), led.out
 
 
 def test_an_agent_that_does_not_do_what_is_waited_for(stack: Stack, tmp_path: Path) -> None:
@@ -272,10 +274,11 @@ def test_bad_input(stack: Stack, tmp_path: Path) -> None:
     told = preflight(stack.env(), tmp_path, "-u", "many", "--processes", "0")
     assert (told.code, told.out) == (12, "")
     assert told.err.splitlines() == [
-        "lk-users: --users many: must be a whole number of at least 1",
         "lk-users: --processes 0: must be a whole number of at least 1",
+        "lk-users: --users many: must be a whole number of at least 1",
     ]
-    told = preflight(stack.env(), tmp_path, "-u", "5", "--batch-size", "9", "--watch", "soon", "--slo", "no")
+    wrong = ("--batch-size", "9", "--watch", "soon", "--slo", "no", "--slo", "count(lost) == 0")
+    told = preflight(stack.env(), tmp_path, "-u", "5", *wrong)
     assert told.code == 12
     lines = [line for line in told.out.splitlines() if line.startswith("  FAIL  options")]
     assert [line.split()[2] for line in lines] == ["--batch-size", "--watch", "--slo"]
