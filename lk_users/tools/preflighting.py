@@ -318,9 +318,10 @@ def asked_from(
             return 1
         return int(text)
 
+    size = whole("--users", users)
     each_core = processes.strip() == "-1"
     many = Machine.here().cores if each_core else whole("--processes", processes)
-    found = Asked(options, whole("--users", users), many, probe_agent, leads)
+    found = Asked(options, size, many, probe_agent, leads)
     if faults:
         raise Refused(faults)
     return found

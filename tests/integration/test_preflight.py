@@ -274,8 +274,8 @@ def test_bad_input(stack: Stack, tmp_path: Path) -> None:
     told = preflight(stack.env(), tmp_path, "-u", "many", "--processes", "0")
     assert (told.code, told.out) == (12, "")
     assert told.err.splitlines() == [
-        "lk-users: --processes 0: must be a whole number of at least 1",
         "lk-users: --users many: must be a whole number of at least 1",
+        "lk-users: --processes 0: must be a whole number of at least 1",
     ]
     wrong = ("--batch-size", "9", "--watch", "soon", "--slo", "no", "--slo", "count(lost) == 0")
     told = preflight(stack.env(), tmp_path, "-u", "5", *wrong)
