@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from lk_users import capacity, cleanup, preflight, sizing
+from lk_users.agent_name import ANY_AGENT
 from lk_users.clock import SystemClock
 from lk_users.errors import LkUsersError, Refused
 from lk_users.local import stack
@@ -30,6 +31,7 @@ from lk_users.settings import (
     Option,
     Settings,
     Target,
+    session_headers,
 )
 from lk_users.sinks.outbox import SPOOL_DIR
 from lk_users.tools import probing
@@ -124,6 +126,9 @@ def _declare_stack(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("stack", help=text, description=text)
     parser.add_argument("--agent-name", default=stack.AGENT_NAME, help="name the agent registers under")
     parser.add_argument("--workers", default=stack.AGENT_WORKERS, type=int, help="how many workers it has")
+    parser.add_argument(
+        "--jobs-per-s", default=0.0, type=float, help="how many jobs it starts a second; 0: as they come"
+    )
     parser.add_argument("--server-binary", help="livekit-server to use (or LK_SERVER_BINARY)")
     parser.add_argument("--udp-port", action="store_true", help="one UDP port for all media")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="-- COMMAND …")
@@ -134,10 +139,13 @@ def _stack(arguments: argparse.Namespace) -> int:
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if arguments.workers < 1:
         raise Refused([f"--workers {arguments.workers}: must be at least 1"])
+    if not 0 <= arguments.jobs_per_s < float("inf"):
+        raise Refused([f"--jobs-per-s {arguments.jobs_per_s:g}: must be at least 0, for example 10"])
     return stack.run(
         command,
         agent_name=arguments.agent_name,
         workers=arguments.workers,
+        jobs_per_s=arguments.jobs_per_s,
         server_binary=arguments.server_binary,
         udp_port=arguments.udp_port,
     )
@@ -152,10 +160,15 @@ def _declare_cleanup(subparsers: Subparsers) -> None:
 
 def _cleanup(arguments: argparse.Namespace) -> int:
     target = Target.from_environment()
-    names = cleanup.rooms_of(arguments.run_dir, target)
+    rooms = cleanup.rooms_of(arguments.run_dir, target)
     budget = CLOUD_API_BUDGET_PER_MINUTE if target.cloud else 0
-    cleaned = asyncio.run(cleanup.delete_open_rooms(names, target, budget))
+    cleaned = asyncio.run(cleanup.delete_open_rooms(rooms.names, target, budget))
     print(f"{cleaned.known} rooms of the run, {cleaned.deleted} still open and now deleted")
+    if rooms.unsure:
+        print(
+            f"{rooms.unsure} sessions were not decided when the run died: where your backend named their "
+            "rooms otherwise than it was asked to, they stay open until their own timeout"
+        )
     for line in cleaned.failed:
         print(f"lk-users: {line}", file=sys.stderr)
     return 1 if cleaned.failed else 0
@@ -264,16 +277,20 @@ def _probe(arguments: argparse.Namespace) -> int:
 
     faults: list[str] = []
     options = {name: getattr(arguments, name.replace("-", "_")) for name in probing.OPTIONS}
-    target = preflight.collect(Target.from_environment, faults)
     given = {name.replace("-", "_"): value for name, value in options.items()}
-    settings = preflight.collect(lambda: Settings.from_options(given, 1), faults)
+    needs_key = not preflight.gets_tokens(given, own_credentials=False)
+    target = preflight.collect(lambda: Target.from_environment(needs_key=needs_key), faults)
+    settings = preflight.collect(lambda: preflight.read_settings(given, 1, target), faults)
+    headers = session_headers(os.environ, faults)
     wait_s = preflight.collect(lambda: _seconds("--wait", arguments.wait), faults)
     for_s = preflight.collect(lambda: _seconds("--for", arguments.observe), faults)
     if faults or target is None or settings is None or wait_s is None or for_s is None:
         raise Refused(faults)
-    who = f"agent {settings.agent_name}" if settings.agent_name else "the unnamed agent"
-    print(f"lk-users: asking {target.shown_url} for {who}, up to {wait_s + for_s:.0f} s …", file=sys.stderr)
-    probed = probe.run(target, settings, wait_s, for_s)
+    names = {"": "the unnamed agent", ANY_AGENT: "any agent"}
+    who = names.get(settings.agent_name, f"agent {settings.agent_name}")
+    where = target.shown_url or "your backend"
+    print(f"lk-users: asking {where} for {who}, up to {wait_s + for_s:.0f} s …", file=sys.stderr)
+    probed = probe.run(target, settings, headers, wait_s, for_s)
     print("\n".join(probe.told(probed, settings, wait_s, probing.given(options))))
     return ExitCode.PASS if probed.came else ExitCode.SLO_FAILED
 

@@ -8,10 +8,12 @@
     ├── IllegalEvent         a bug of ours: an event that a session's step does not know
     ├── EngineCrashed        a bug or an end of ours: the engine under a session is gone
     ├── SessionFailed        how Locust is told the outcome of a session that is not ok
+    ├── SearchStopped        a search for a limit can't go on, and keeps what it found so far
     ├── RecordError          a record or journal line that cannot be read
     └── WireError            what the network did to one session; a cause, never a crash
-        ├── HttpError        an answer other than 200
+        ├── HttpError        an answer that is no success
         ├── UpgradeRefused   the server declined the WebSocket
+        ├── BackendError     the user's own backend gave nothing to join with
         └── ConnectionCut    reset, refused, closed or no answer
 """
 
@@ -59,6 +61,10 @@ class SessionFailed(LkUsersError):
     """How Locust is told the outcome of a session that is not ok. Its text is the outcome."""
 
 
+class SearchStopped(LkUsersError):
+    """A search for a limit can't go on. Its text says why."""
+
+
 class RecordError(LkUsersError):
     """A record or journal line that cannot be read."""
 
@@ -73,7 +79,7 @@ class WireError(LkUsersError):
 
 
 class HttpError(WireError):
-    """An HTTP answer other than 200. ``status``: its code; ``detail``: its body; ``retry_after``: the
+    """An HTTP answer that is no success. ``status``: its code; ``detail``: its body; ``retry_after``: the
     header, if sent."""
 
     def __init__(self, status: int, detail: str = "", retry_after: str = "") -> None:
@@ -85,6 +91,10 @@ class HttpError(WireError):
 
 class UpgradeRefused(HttpError):
     """The server answered the WebSocket upgrade with something else."""
+
+
+class BackendError(WireError):
+    """The user's own backend gave nothing that could be joined with."""
 
 
 class ConnectionCut(WireError):

@@ -13,12 +13,13 @@ from lk_users import sizing, slo
 from lk_users.errors import HttpError, Refused, WireError
 from lk_users.settings import ProcessSettings, Settings, Target
 from lk_users.wire.api import Api, Keys
-from lk_users.wire.armed import Endpoint
+from lk_users.wire.armed import Endpoint, knock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from lk_users.address import Address
     from lk_users.runtime import Runtime
     from lk_users.settings import Influx
 
@@ -35,9 +36,11 @@ def check_platform() -> None:
         raise Refused(["Windows: uvloop has no build for it; use Linux, macOS, WSL or Docker"])
 
 
-def read_settings(options: Mapping[str, Any], users: int | None, target: Target | None) -> Settings:
+def read_settings(
+    options: Mapping[str, Any], users: int | None, target: Target | None, *, own_credentials: bool = False
+) -> Settings:
     """The run's settings, SLOs and all. Raises Refused with every fault. ``users``, ``target``: None if not
-    known."""
+    known. ``own_credentials``: does the locustfile get its users' tokens by itself?"""
     faults: list[str] = []
     cloud = target is not None and target.cloud
     settings = collect(lambda: Settings.from_options(options, users, cloud=cloud), faults)
@@ -45,16 +48,54 @@ def read_settings(options: Mapping[str, Any], users: int | None, target: Target 
     slos = collect(lambda: slo.parse(text), faults)
     if settings is not None and slos is not None:
         faults += slo.unmeasurable(slos, settings)
+    if settings is not None:
+        faults += _way_in_faults(settings, target, own_credentials=own_credentials)
     if faults or settings is None:
         raise Refused(faults)
     return settings
 
 
-def read_process(options: Mapping[str, Any]) -> tuple[ProcessSettings, Target]:
+def _way_in_faults(settings: Settings, target: Target | None, *, own_credentials: bool) -> list[str]:
+    """Who gives the tokens, and what of the rest needs a key of our own?"""
+    own = settings.dispatch == "backend"
+    faults = []
+    if own_credentials and settings.session_url is not None:
+        faults.append(
+            "--session-url: the locustfile's credentials() gets the tokens already; use one of both"
+        )
+    elif own_credentials and not own:
+        faults.append(
+            f"--dispatch {settings.dispatch}: the locustfile's credentials() gets the tokens; your backend "
+            "asks for the agent, so leave it out"
+        )
+    elif own and settings.session_url is None and not own_credentials:
+        faults.append("--dispatch backend: needs --session-url, or a locustfile with credentials()")
+    if target is not None and not target.has_key:
+        if not own:
+            faults.append(
+                "LIVEKIT_API_KEY is not set: this process can make no tokens; set it, or give --session-url "
+                "(LK_SESSION_URL) to every process"
+            )
+        elif settings.ice == "relay":
+            faults.append(
+                "--ice relay: without LIVEKIT_API_KEY no TURN server can be tried before T0; use auto"
+            )
+    return faults
+
+
+def gets_tokens(options: Mapping[str, Any], *, own_credentials: bool) -> bool:
+    """Do the tokens come from a backend of the user's own?"""
+    return own_credentials or bool(str(options.get("session_url") or "").strip())
+
+
+def read_process(
+    options: Mapping[str, Any], *, own_credentials: bool = False
+) -> tuple[ProcessSettings, Target]:
     """What this process needs of its own. Raises Refused with every fault."""
     faults: list[str] = []
     process = collect(lambda: ProcessSettings.from_options(options), faults)
-    target = collect(Target.from_environment, faults)
+    needs_key = not gets_tokens(options, own_credentials=own_credentials)
+    target = collect(lambda: Target.from_environment(needs_key=needs_key), faults)
     if target is not None and process is not None:
         faults += cloud_faults(target, process)
     if faults or process is None or target is None:
@@ -78,10 +119,10 @@ def addresses_here(target: Target) -> int:
     # It imports WebRTC, which not every command needs.
     from lk_users.wire.seams import host_addresses
 
-    try:
-        loopback = Endpoint.resolve(target.host, target.port, target.authority, tls=False).loopback
-    except WireError:
-        loopback = False
+    loopback = False
+    if target.is_known:
+        with contextlib.suppress(WireError):
+            loopback = Endpoint.resolve(target.host, target.port, target.authority, tls=False).loopback
     return max(1, len(host_addresses(loopback=loopback)))
 
 
@@ -107,13 +148,19 @@ def raise_handle_limit(sessions: int, addresses: int) -> None:
 
 
 def check_target(target: Target, runtime: Runtime) -> None:
-    """Ask the server whether it is there and takes our key. Raises Refused."""
+    """Ask the server whether it is there and takes our key; without one only whether something is there.
+    Raises Refused."""
+    if not target.is_known:
+        return
     runtime.start()
+    if not target.has_key:
+        _knock(target, runtime, f"LIVEKIT_URL {target.shown_url}", "a LiveKit server")
+        return
     runtime.call(check(target))
 
 
 async def check(target: Target) -> None:
-    """The same, on the loop that calls."""
+    """Of a target with a key, on the loop that calls. Raises Refused."""
     try:
         await ask(target)
     except WireError as exc:
@@ -130,6 +177,32 @@ def target_fault(target: Target, error: WireError) -> str:
             "LIVEKIT_API_SECRET: check that both belong to this server"
         )
     return f"{target.shown_url} answered {error.cause}: is this a LiveKit server?"
+
+
+def check_backend(options: Mapping[str, Any], runtime: Runtime) -> None:
+    """Is something there at --session-url? No request is sent: it would start a session. Raises Refused."""
+    try:
+        url = Settings.from_options({"session_url": options.get("session_url")}, None).session_url
+    except Refused:
+        # Said with all that is wrong with the settings.
+        return
+    if url is not None:
+        runtime.start()
+        _knock(url, runtime, f"--session-url {url.http_url}", "your backend")
+
+
+def _knock(address: Address, runtime: Runtime, name: str, what: str) -> None:
+    """Connect, with TLS where that is spoken. Raises Refused."""
+    try:
+        endpoint = Endpoint.resolve(address.host, address.port, address.authority, tls=address.tls)
+        runtime.call(knock(endpoint))
+    except WireError as exc:
+        raise Refused([knock_fault(name, exc, what)]) from exc
+
+
+def knock_fault(name: str, error: WireError, what: str) -> str:
+    """That nobody opened."""
+    return f"{name}: {error.cause}; is {what} listening there?"
 
 
 def load_influx() -> None:

@@ -131,6 +131,8 @@ def clock_check(ahead_s: float | None, state: ClockState, stepped_ms: float) -> 
 
 def api_check(settings: Settings, requests: int, *, cloud: bool) -> Check:
     """``requests``: of the whole run."""
+    if not requests:
+        return Check("API", Level.OK, "no requests: without a key nothing is asked")
     at_t0 = settings.users if settings.dispatch in ("api", "room") else 0
     asked = {"api": "CreateDispatch", "room": "CreateRoom"}.get(settings.dispatch, "")
     first = f", {at_t0:,} of them {asked} at T0" if at_t0 else ", none of them at T0"

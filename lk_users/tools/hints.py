@@ -33,6 +33,10 @@ _HINTS: Final[Mapping[Finding, tuple[str, ...]]] = MappingProxyType(
             "job, and whether it calls ctx.connect()",
             "a first job waits for a process to start: probe again, or a longer --wait",
         ),
+        Finding.SESSION_FAILED: (
+            "your backend gave nothing to join with: see its log, and LK_SESSION_AUTHORIZATION, "
+            "LK_SESSION_HEADERS and --session-body for what it expects",
+        ),
         Finding.DISPATCH_FAILED: (
             "a server that makes no rooms by itself (room.auto_create: false) needs --dispatch room",
             "a 401 or 403: the key may not create dispatches",

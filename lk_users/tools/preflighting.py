@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users import capacity, preflight, sizing
+from lk_users.agent_name import ANY_AGENT
 from lk_users.clock import NS_PER_MS, SystemClock, WallWatch
 from lk_users.course import BurstCourse
 from lk_users.engines.ground import break_ground
@@ -36,7 +37,7 @@ from lk_users.tools.checks import (
 from lk_users.tools.proposal import propose
 from lk_users.welcome import mark_of
 from lk_users.wire import agent_http
-from lk_users.wire.armed import Endpoint
+from lk_users.wire.armed import Endpoint, knock
 from lk_users.wire.reach import NotReached, reach
 from lk_users.wire.seams import quiet_logs
 
@@ -86,7 +87,8 @@ async def _run(asked: Asked) -> list[Check]:
     faults: list[str] = []
     process = preflight.collect(lambda: ProcessSettings.from_options(asked.options), faults)
     unset: list[str] = []
-    target = preflight.collect(Target.from_environment, unset)
+    needs_key = not preflight.gets_tokens(asked.options, own_credentials=False)
+    target = preflight.collect(lambda: Target.from_environment(needs_key=needs_key), unset)
     settings = preflight.collect(lambda: preflight.read_settings(asked.options, asked.users, target), faults)
     checks = [Check("options", Level.FAIL, fault) for fault in faults]
     if settings is not None and not faults:
@@ -98,7 +100,8 @@ async def _run(asked: Asked) -> list[Check]:
         meant = process is not None and not preflight.cloud_faults(target, process)
         if process is not None:
             checks += [Check("cloud", Level.FAIL, fault) for fault in preflight.cloud_faults(target, process)]
-        checks += await _target_checks(target, asking, asked, meant=meant)
+        headers = process.session_headers if process is not None else ()
+        checks += await _target_checks(target, asking, asked, headers, meant=meant)
     if settings is not None:
         checks += _size_checks(settings, asked, target)
     if process is not None and process.influx is not None:
@@ -111,8 +114,9 @@ def _in_words(settings: Settings) -> str:
     if settings.batch_size:
         batches = f", in batches of {settings.batch_size} every {settings.batch_delay_s:g} s"
     bursts = f", {settings.bursts} bursts" if settings.bursts > 1 else ""
+    agent = {"": "without a name", ANY_AGENT: "of any name"}.get(settings.agent_name, settings.agent_name)
     return (
-        f"{settings.users:,} users{batches}{bursts}, agent {settings.agent_name or 'without a name'}, "
+        f"{settings.users:,} users{batches}{bursts}, agent {agent}, "
         f"dispatch by {settings.dispatch}, welcome {','.join(sorted(settings.welcome))}"
     )
 
@@ -120,8 +124,35 @@ def _in_words(settings: Settings) -> str:
 # The target.
 
 
-async def _target_checks(target: Target, settings: Settings, asked: Asked, *, meant: bool) -> list[Check]:
-    """``meant``: may a session be made there?"""
+async def _target_checks(
+    target: Target, settings: Settings, asked: Asked, headers: tuple[tuple[str, str], ...], *, meant: bool
+) -> list[Check]:
+    """``headers``: what opens the users' own backend. ``meant``: may a session be made there?"""
+    checks = await _backend_checks(settings)
+    if target.is_known:
+        checks += await _server_checks(target, settings, meant=meant)
+    else:
+        text = "LIVEKIT_URL is not given: where the tokens of your backend lead to is known only at T0"
+        checks.append(Check("server", Level.OPEN, text))
+    reached = not any(check.level is Level.FAIL for check in checks)
+    agent = await _agent_checks(target, settings, asked, headers, may=meant and reached)
+    return [*checks, *agent]
+
+
+async def _backend_checks(settings: Settings) -> list[Check]:
+    """Is it there? It is not asked: each request would start a session."""
+    url = settings.session_url
+    if url is None:
+        return []
+    name = f"--session-url {url.http_url}"
+    try:
+        await knock(Endpoint.resolve(url.host, url.port, url.authority, tls=url.tls))
+    except WireError as exc:
+        return [Check("backend", Level.FAIL, preflight.knock_fault(name, exc, "your backend"))]
+    return [Check("backend", Level.OK, f"{name}: somebody listens; a request would start a session")]
+
+
+async def _server_checks(target: Target, settings: Settings, *, meant: bool) -> list[Check]:
     clock = SystemClock()
     watch = WallWatch(clock)
     try:
@@ -132,6 +163,9 @@ async def _target_checks(target: Target, settings: Settings, asked: Asked, *, me
     checks = [reach_check(reached, target)]
     stepped_ms = watch.step_ns() / NS_PER_MS
     clock_told = clock_check(reached.ahead_s, ClockState.here(), stepped_ms)
+    if not target.has_key:
+        text = "none here: your backend makes the tokens. What the API tells of jobs stays unknown"
+        return [*checks, Check("key", Level.OPEN, text), clock_told]
     try:
         await preflight.ask(target)
     except WireError as exc:
@@ -141,8 +175,6 @@ async def _target_checks(target: Target, settings: Settings, asked: Asked, *, me
         checks += await _join_checks(target, endpoint, settings)
     else:
         checks.append(Check("rooms", Level.OPEN, "not asked: it takes a session, see cloud above"))
-    could_join = not any(check.level is Level.FAIL for check in checks)
-    checks += await _agent_checks(target, settings, asked, may=meant and could_join)
     return [*checks, clock_told]
 
 
@@ -174,8 +206,9 @@ async def _join_checks(target: Target, endpoint: Endpoint, settings: Settings) -
     except (WireError, EngineCrashed) as exc:
         return [Check("rooms", Level.FAIL, f"a user could not join a new room: {exc}")]
     finally:
-        with contextlib.suppress(WireError):
-            await ground.api.delete_room(room)
+        if ground.api is not None:
+            with contextlib.suppress(WireError):
+                await ground.api.delete_room(room)
         await ground.close()
     checks = [
         Check("server", Level.OK, found.server or "does not say what it is"),
@@ -202,6 +235,8 @@ def _no_auto_create(settings: Settings) -> Check:
     text = "not made by joining (room.auto_create: false)"
     if settings.dispatch == "room":
         return Check("rooms", Level.OK, f"{text}; --dispatch room makes each by CreateRoom")
+    if settings.dispatch == "backend":
+        return Check("rooms", Level.WARN, text, "your backend has to make each room before its user joins")
     return Check(
         "rooms", Level.FAIL, f"{text}, and --dispatch {settings.dispatch} makes none: no user would get in",
         "--dispatch room, which makes each by CreateRoom",
@@ -211,9 +246,12 @@ def _no_auto_create(settings: Settings) -> Check:
 # The agent.
 
 
-async def _agent_checks(target: Target, settings: Settings, asked: Asked, *, may: bool) -> list[Check]:
+async def _agent_checks(
+    target: Target, settings: Settings, asked: Asked, headers: tuple[tuple[str, str], ...], *, may: bool
+) -> list[Check]:
     checks = [_worker_check(url, settings) for url in settings.agent_worker_urls]
-    name = settings.agent_name or "the unnamed agent"
+    names = {"": "the unnamed agent", ANY_AGENT: "any agent"}
+    name = names.get(settings.agent_name, settings.agent_name)
     if not asked.probe:
         return [
             *checks,
@@ -224,11 +262,11 @@ async def _agent_checks(target: Target, settings: Settings, asked: Asked, *, may
         ]  # fmt: skip
     if not may:
         return [*checks, Check("agent", Level.OPEN, f"{name}: not probed, see above")]
-    return [*checks, await _probe_check(target, settings, name)]
+    return [*checks, await _probe_check(probe.way_of(target, settings, headers), settings, name)]
 
 
-async def _probe_check(target: Target, settings: Settings, name: str) -> Check:
-    probed = await probe.probe(target, settings, PROBE_WAIT_S, PROBE_FOR_S)
+async def _probe_check(way: probe.Way, settings: Settings, name: str) -> Check:
+    probed = await probe.probe(way, settings, PROBE_WAIT_S, PROBE_FOR_S)
     if not probed.came:
         outcome, cause = next(iter(probed.findings.items()))
         return Check(
@@ -280,7 +318,9 @@ def _size_checks(settings: Settings, asked: Asked, target: Target | None) -> lis
     )
     cloud = target is not None and target.cloud
     sessions = sum(round_.users for round_ in BurstCourse(settings).rounds)
-    checks = [api_check(settings, needs.requests * sessions // settings.users, cloud=cloud)]
+    has_key = target is not None and target.has_key
+    requests = needs.requests * sessions // settings.users if has_key else 0
+    checks = [api_check(settings, requests, cloud=cloud)]
     if cloud:
         checks.append(plan_check(settings))
     if asked.leads:

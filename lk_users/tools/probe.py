@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from lk_users import preflight
+from lk_users.agent_name import ANY_AGENT
 from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock, SystemClock
 from lk_users.engines.ground import break_ground
 from lk_users.engines.sdk_pool import SdkPool
 from lk_users.engines.watching import WatchingEngine
-from lk_users.errors import WireError
-from lk_users.evidence import AGENT_NAME_ATTRIBUTES, AGENT_STATE_ATTRIBUTE, ServerView
+from lk_users.errors import Refused, WireError
+from lk_users.evidence import AGENT_NAME_ATTRIBUTES, AGENT_STATE_ATTRIBUTE, NO_KEY, ServerView
 from lk_users.outcome import Finding
 from lk_users.plan import planned
 from lk_users.reading import KINDS
@@ -27,7 +28,8 @@ from lk_users.tools.hints import hints
 from lk_users.tools.proposal import propose
 from lk_users.tools.speech import Speech
 from lk_users.tools.timeline import LINE_CHARS, Timeline, attributes_text, excerpt, points
-from lk_users.wire.armed import Endpoint
+from lk_users.wire.armed import Endpoint, knock
+from lk_users.wire.backend import Backend
 from lk_users.wire.seams import quiet_logs
 
 if TYPE_CHECKING:
@@ -97,6 +99,18 @@ class _Teller:
         self.speech.setdefault(participant_sid, Speech()).add(level_dbfs, length_s, at_ns)
 
     # What every engine tells.
+
+    def room_is(self, room: str) -> None:
+        self._listener.room_is(room)
+
+    def session_created(self) -> None:
+        self.note("your backend answered, with a token")
+        self._listener.session_created()
+
+    def session_failed(self, error: WireError) -> None:
+        self.over = True
+        self.note(f"your backend gave no session: {error.cause}")
+        self._listener.session_failed(error)
 
     def dispatched(self, view: DispatchView | None, room_sid: str) -> None:
         self.note(f"{self.way} answered" + (f" ({view.dispatch_id})" if view is not None else ""))
@@ -262,7 +276,33 @@ class _Quiet:
     def decided(self, session: Session) -> None: ...
 
 
-async def probe(target: Target, settings: Settings, wait_s: float, for_s: float) -> Probed:
+_REQUESTS: Final = {
+    "api": "CreateDispatch", "room": "CreateRoom", "backend": "the request to your backend",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where a probe goes: the server, and the users' own backend where tokens come from there."""
+
+    target: Target
+    backend: Backend | None = None
+
+
+def way_of(target: Target, settings: Settings, headers: tuple[tuple[str, str], ...]) -> Way:
+    """``headers``: what opens the backend. Raises Refused where its name can't be resolved."""
+    url = settings.session_url
+    if url is None:
+        return Way(target)
+    try:
+        endpoint = Endpoint.resolve(url.host, url.port, url.authority, tls=url.tls)
+    except WireError as exc:
+        raise Refused([preflight.knock_fault(f"--session-url {url.http_url}", exc, "your backend")]) from exc
+    # One session is no load, so it may lead to LiveKit Cloud unasked.
+    return Way(target, Backend(endpoint, url.path or "/", headers, allow_cloud=True))
+
+
+async def probe(way: Way, settings: Settings, wait_s: float, for_s: float) -> Probed:
     """One session, start to clean-up. ``wait_s``: for the agent to come; ``for_s``: to observe from then.
 
     Whatever the network does is in the result. The room is gone afterwards.
@@ -273,11 +313,11 @@ async def probe(target: Target, settings: Settings, wait_s: float, for_s: float)
     # What else its welcome has is seen all the same; its text is matched where it is asked for.
     settings = replace(settings, session_timeout_s=wait_s, welcome=frozenset({"audio"}))
     item = planned(run_id, 0, 0, settings, "local")
-    request = {"api": "CreateDispatch", "room": "CreateRoom"}.get(settings.dispatch, "")
-    teller = _Teller(clock, request)
+    teller = _Teller(clock, _REQUESTS.get(settings.dispatch, ""))
     ground = await break_ground(
-        target, _endpoint(target), settings, SdkPool(lambda pid, ended: None), f"lk-{run_id}-way"
-    )
+        way.target, _endpoint(way.target), settings, SdkPool(lambda pid, ended: None), f"lk-{run_id}-way",
+        way.backend,
+    )  # fmt: skip
     if ground.found.tried:
         failed = "; ".join(f"{way}: {cause}" for way, cause in ground.found.tried.items())
         teller.note(f"media goes by {ground.found.way} ({failed})")
@@ -298,19 +338,37 @@ async def probe(target: Target, settings: Settings, wait_s: float, for_s: float)
         return await _probed(session, teller, clock, ground)
     finally:
         await session.close()
-        await _clean_up(ground, item.room)
+        await _clean_up(ground, session.room)
 
 
-def run(target: Target, settings: Settings, wait_s: float, for_s: float) -> Probed:
-    """``probe`` on a loop of its own. Raises Refused where the server is away or does not take the key."""
+def run(
+    target: Target, settings: Settings, headers: tuple[tuple[str, str], ...], wait_s: float, for_s: float
+) -> Probed:
+    """``probe`` on a loop of its own. Raises Refused where the server is away or does not take the key, or
+    the backend is."""
     preflight.check_platform()
     import uvloop
 
     async def whole() -> Probed:
-        await preflight.check(target)
-        return await probe(target, settings, wait_s, for_s)
+        way = way_of(target, settings, headers)
+        if target.has_key:
+            await preflight.check(target)
+        elif target.is_known:
+            await _knock(_endpoint(target), f"LIVEKIT_URL {target.shown_url}", "a LiveKit server")
+        if way.backend is not None and settings.session_url is not None:
+            name = f"--session-url {settings.session_url.http_url}"
+            await _knock(way.backend.endpoint, name, "your backend")
+        return await probe(way, settings, wait_s, for_s)
 
     return uvloop.run(whole())
+
+
+async def _knock(endpoint: Endpoint, name: str, what: str) -> None:
+    """Raises Refused where nobody opens."""
+    try:
+        await knock(endpoint)
+    except WireError as exc:
+        raise Refused([preflight.knock_fault(name, exc, what)]) from exc
 
 
 async def _observe(session: Session, teller: _Teller, clock: Clock, wait_s: float, for_s: float) -> None:
@@ -353,12 +411,14 @@ async def _probed(session: Session, teller: _Teller, clock: Clock, ground: Groun
         timeline=tuple(teller.timeline.lines(session.intended_ns)),
         speech=tuple(sorted(heard, key=lambda item: item.began_ns)),
         watched_s=(now_ns - session.intended_ns - came_ns) / NS_PER_S,
-        room=session.planned.room,
+        room=session.room,
     )
 
 
-async def _view(api: Api, session: Session) -> ServerView:
-    room = session.planned.room
+async def _view(api: Api | None, session: Session) -> ServerView:
+    room = session.room
+    if api is None:
+        return ServerView(unread=NO_KEY)
     try:
         participants = None if session.saw_agent else await api.participants(room)
         return ServerView(await api.dispatches(room), participants)
@@ -368,13 +428,20 @@ async def _view(api: Api, session: Session) -> ServerView:
 
 async def _clean_up(ground: Ground, room: str) -> None:
     await asyncio.sleep(AGENT_LEAVE_S)
-    with contextlib.suppress(WireError):
-        await ground.api.delete_room(room)
+    if ground.api is not None:
+        with contextlib.suppress(WireError):
+            await ground.api.delete_room(room)
     await ground.close()
 
 
 def _endpoint(target: Target) -> Endpoint:
-    return Endpoint.resolve(target.host, target.port, target.authority, tls=target.tls)
+    """Raises Refused where its name can't be resolved."""
+    if not target.is_known:
+        return Endpoint.nowhere()
+    try:
+        return Endpoint.resolve(target.host, target.port, target.authority, tls=target.tls)
+    except WireError as exc:
+        raise Refused([preflight.target_fault(target, exc)]) from exc
 
 
 # What is printed.
@@ -382,7 +449,8 @@ def _endpoint(target: Target) -> Endpoint:
 
 def told(probed: Probed, settings: Settings, wait_s: float, given: Sequence[tuple[str, str]]) -> list[str]:
     """All of it, as lines. ``given``: options of the run that were given, and their values."""
-    name = f'Agent "{settings.agent_name}"' if settings.agent_name else "The unnamed agent"
+    names = {"": "The unnamed agent", ANY_AGENT: "Any agent"}
+    name = names.get(settings.agent_name, f'Agent "{settings.agent_name}"')
     head = f"{name}, one session in room {probed.room}, dispatch by {settings.dispatch}, {settings.order}:"
     lines = [head, "", *probed.timeline, ""]
     if not probed.came:

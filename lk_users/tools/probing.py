@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
 # Options of a run that make a session what it is; the rest is about many of them.
 OPTIONS: Final = (
-    "agent-name", "dispatch", "order", "mic", "ice", "metadata", "attributes", "room-metadata", "deployment",
-    "restart-policy",
+    "agent-name", "dispatch", "order", "session-url", "session-body", "mic", "ice", "metadata", "attributes",
+    "room-metadata", "deployment", "restart-policy",
 )  # fmt: skip
 
 

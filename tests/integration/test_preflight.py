@@ -17,6 +17,7 @@ import pytest
 import trustme
 from conftest import FOREIGN, free_port, open_rooms
 from test_tls import TlsProxy
+from token_endpoint import TokenEndpoint
 
 from lk_users.local.stack import Stack
 
@@ -268,6 +269,25 @@ def test_influxdb(stack: Stack, influxd: Influxd, tmp_path: Path) -> None:
     bad = preflight({**stack.env(), "INFLUX_TOKEN": "t"}, tmp_path, *run, *away)
     level, text = bad.checks["InfluxDB"]
     assert (bad.code, level, "connection refused" in text) == (0, "warn", True), bad.out
+
+
+def test_a_backend_of_the_users_own_without_a_key(stack: Stack, tmp_path: Path) -> None:
+    url = {"LIVEKIT_URL": stack.env()["LIVEKIT_URL"]}
+    run = ("-u", "5", "--agent-name", "welcome", "--session-url")
+    with TokenEndpoint(stack.env()) as endpoint:
+        told = preflight(url, tmp_path, *run, endpoint.url)
+        assert endpoint.requests == [], "each would start a session"
+        probed = preflight({}, tmp_path, *run, endpoint.url, "--probe")
+        assert len(endpoint.requests) == 1
+    assert told.code == 0, told.out
+    assert told.levels() == {
+        "options": "ok", "backend": "ok", "reach": "ok", "key": "-", "agent": "-", "clock": "ok", "API": "ok",
+        "handles": "ok", "cores": "ok", "memory": "ok",
+    }  # fmt: skip
+    assert (probed.code, probed.checks["server"][0], probed.checks["agent"][0]) == (0, "-", "ok"), probed.out
+    nobody = preflight(url, tmp_path, *run, f"http://127.0.0.1:{free_port()}/token")
+    level, text = nobody.checks["backend"]
+    assert (nobody.code, level, "is your backend listening there?" in text) == (12, "FAIL", True)
 
 
 def test_bad_input(stack: Stack, tmp_path: Path) -> None:

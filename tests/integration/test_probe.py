@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import FOREIGN, ROOT, free_port, open_rooms
+from token_endpoint import TokenEndpoint
 
 from lk_users.errors import StackError
 from lk_users.local import real_agent
@@ -130,6 +131,34 @@ def test_a_real_agent_is_heard_and_read(stack: Stack, tmp_path: Path) -> None:
     assert "final: 'Hello, this is a real agent speaking.'" in out
     # An AgentSession that says nothing publishes its track all the same.
     assert (silent_code, proposal(silent)) == (0, "--welcome track"), silent
+
+
+@pytest.mark.parametrize("url", ["known", "not known"])
+def test_a_session_of_the_users_own_backend_without_a_key(stack: Stack, url: str) -> None:
+    with TokenEndpoint(stack.env()) as endpoint:
+        given = {"LK_SESSION_AUTHORIZATION": "Bearer app-key-hunter2"}
+        if url == "known":
+            given["LIVEKIT_URL"] = stack.env()["LIVEKIT_URL"]
+        code, out, err = probe(given, "--agent-name", "welcome", "--session-url", endpoint.url)
+        requests = len(endpoint.requests)
+    assert (code, requests) == (0, 1), out + err
+    assert proposal(out) == f"--welcome audio,text --expect-text '{WELCOME}'"
+    assert "one session in room own-lk-probe-" in out
+    written, answered = (
+        moment_s(out, "the request to your backend was written"),
+        moment_s(out, "your backend answered"),
+    )
+    assert 0 == written < answered <= moment_s(out, "the user is in the room")
+    assert f"--agent-name welcome --session-url {endpoint.url} --welcome audio,text" in out.splitlines()[-1]
+    assert "hunter2" not in out + err
+
+
+def test_a_backend_that_gives_nothing(stack: Stack) -> None:
+    with TokenEndpoint(stack.env(), faults={"user-0": "500"}) as endpoint:
+        code, out, _ = probe(stack.env(), "--agent-name", "welcome", "--session-url", endpoint.url)
+    assert code == 10
+    assert "(session_failed: HTTP 500" in " ".join(out.split())
+    assert "your backend gave nothing to join with" in out
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 PACKAGE = Path(lk_users.__file__).parent
 # Low to high; a module imports from its own layer (without a circle) and lower ones. A package is one name.
 LAYERS = (
-    "masking outcome clock record settings errors version stats priority machine cachedir",
-    "course courses plan steps barrier health slo slo_grammar evidence jobs classify welcome "
-    "agent_worker sizing capacity",
+    "masking agent_name address outcome clock record settings scale errors version stats priority machine "
+    "cachedir",
+    "course plan steps barrier health slo slo_grammar evidence jobs classify welcome agent_worker sizing "
+    "capacity",
+    "search ladder batches courses",
     "wire",
     "engines",
     "session burst reading agents_seen",
@@ -30,7 +32,7 @@ LAYERS = (
     "cleanup replay runtime returns",
     "agent_watch influx_stream master_link",
     "series",
-    "preflight worker master",
+    "preflight credentials worker master",
     "placement user wiring tools",
     "cli",
 )
@@ -40,6 +42,7 @@ LOCAL_MAY_IMPORT = {"errors", "version", "cachedir", "clock", "evidence", "wire"
 LOCUST_MODULES = {
     "user",
     "runtime",
+    "credentials",
     "worker",
     "master",
     "master_link",
@@ -155,7 +158,7 @@ def test_an_sdk_child_is_an_ordinary_user_of_the_sdk() -> None:
     code = "import sys, lk_users.engines.sdk_child; print(*sorted(m for m in sys.modules if 'lk_users' in m))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {layer(own(module)) for module in done.stdout.split()} - {""}
-    assert loaded <= {"clock", "engines", "errors", "evidence", "version", "wire"}
+    assert loaded <= {"agent_name", "clock", "engines", "errors", "evidence", "version", "wire"}
 
 
 def test_one_module_knows_the_sdk() -> None:
