@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 PACKAGE = Path(lk_users.__file__).parent
 # Low to high; a module imports from its own layer (without a circle) and lower ones. A package is one name.
 LAYERS = (
-    "masking agent_name address outcome clock record settings scale errors version stats priority machine",
-    "course plan steps barrier health slo slo_grammar evidence jobs classify welcome agent_worker sizing",
+    "masking agent_name address outcome clock record settings scale errors version stats priority machine "
+    "cachedir",
+    "course plan steps barrier health slo slo_grammar evidence jobs classify welcome agent_worker sizing "
+    "capacity",
     "search ladder batches courses",
     "wire",
     "engines",
@@ -31,12 +33,12 @@ LAYERS = (
     "agent_watch influx_stream master_link",
     "series",
     "preflight credentials worker master",
-    "placement user wiring",
+    "placement user wiring tools",
     "cli",
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}
 # The embedded stack is a target, apart from all that measures it.
-LOCAL_MAY_IMPORT = {"errors", "version", "clock", "evidence", "wire", "local"}
+LOCAL_MAY_IMPORT = {"errors", "version", "cachedir", "clock", "evidence", "wire", "local"}
 LOCUST_MODULES = {
     "user",
     "runtime",
