@@ -14,6 +14,7 @@ from lk_users.report.folder import (
     BUNDLE_FILE,
     JUNIT_FILE,
     MARKDOWN_FILE,
+    PAGE_FILE,
     RECORDS_FILE,
     SUMMARY_FILE,
     SUPPORT_FILE,
@@ -54,7 +55,8 @@ class Draft:
 
 def make_report(run_dir: Path) -> Judgement:
     """Writes records.jsonl, summary.json, summary.md and junit.xml from what the run left behind;
-    support.md and support.zip where a session or the run failed.
+    support.md and support.zip where a session or the run failed. report.html is made from these afterwards
+    (:mod:`lk_users.report.page`).
 
     Made again, each has the same bytes. Raises Refused where there is no run, RecordError where it cannot
     be read, OSError where it cannot be written.
@@ -108,6 +110,8 @@ def ending(run_dir: Path) -> str:
     """The console text of a report that was made, with where to read on. Raises OSError."""
     summary = json.loads((run_dir / SUMMARY_FILE).read_text(encoding="utf-8"))
     text = f"{console.text(summary)}\n\nAll of it: {run_dir / MARKDOWN_FILE}"
+    if (run_dir / PAGE_FILE).exists():
+        text += f"\nWith charts: {run_dir / PAGE_FILE}"
     if summary["verdict"] != Verdict.VOID and (run_dir / BUNDLE_FILE).exists():
         text += f"\nFor LiveKit's support: {run_dir / BUNDLE_FILE}, and {SUPPORT_FILE} there to paste"
     return text
