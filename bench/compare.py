@@ -18,7 +18,11 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from lk_users.compare.rules import compare
+from lk_users.compare.sides import read_side
+from lk_users.compare.words import ALIKE, SLOWER, sentence, verdict
 from lk_users.local.stack import AGENT_NAME, Stack
+from lk_users.record import Phase
 
 LOCUSTFILE: Final = Path(__file__).parent.parent / "locustfiles" / "burst.py"
 DELAY_MS: Final = 300
@@ -31,8 +35,27 @@ def make(folder: Path, pairs: int, users: int, dispatch: str) -> None:
     with Stack() as up:
         for number in range(done + 1, done + pairs + 1):
             for kind, options in KINDS.items():
+                # The server asks its agents' workers anew once a minute, and the burst that meets it waits
+                # 5 s for that: one user takes it.
+                burst(up, folder / "warm", 1, "--dispatch", dispatch)
                 code = burst(up, folder / f"{number:02}-{kind}", users, "--dispatch", dispatch, *options)
                 print(f"pair {number}, {kind}: exit code {code}", flush=True)
+
+
+def judge(folder: Path) -> bool:
+    """Prints each answer; is it right in at least 9 of 10 equal pairs and in all slowed ones?"""
+    alike, slower = [], []
+    for slow in sorted(folder.glob("*-slow")):
+        runs = {kind: next(folder.glob(f"{slow.name.split('-')[0]}-{kind}/*/")) for kind in KINDS}
+        first, again, late = (read_side(name, [run]) for name, run in zip("ABC", runs.values(), strict=True))
+        for other, right, told in ((again, ALIKE, alike), (late, SLOWER, slower)):
+            differences = compare(first, other)
+            moved = {found.name for found in differences if found.kind == "phase" and found.differs}
+            told.append(verdict(differences) == right and (right == ALIKE or Phase.ACCEPT_TO_JOIN in moved))
+            print(f"{slow.name.split('-')[0]}: {sentence(first, other, differences)}")
+    print(f"\n{sum(alike)} of {len(alike)} equal pairs within noise")
+    print(f"{sum(slower)} of {len(slower)} agents slowed by {DELAY_MS} ms found, in accept_to_join")
+    return bool(alike) and 10 * sum(alike) >= 9 * len(alike) and all(slower)
 
 
 def burst(up: Stack, folder: Path, users: int, *options: str) -> int:
@@ -55,7 +78,8 @@ def main() -> int:
     found = parser.parse_args()
     if found.what == "make":
         make(found.folder, found.pairs, found.users, found.dispatch)
-    return 0
+        return 0
+    return 0 if judge(found.folder) else 1
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ LAYERS = (
     "session burst reading agents_seen",
     "sinks verdict",
     "report",
-    "cleanup replay runtime",
+    "cleanup replay runtime compare",
     "agent_watch influx_stream",
     "series",
     "preflight worker master",
