@@ -165,6 +165,19 @@ def test_one_module_knows_the_sdk() -> None:
     assert knows == {"engines.sdk_child", "engines.sdk_seam"}
 
 
+def test_the_page_is_imported_by_nobody_on_the_way_of_a_run() -> None:
+    """Its library of charts takes 50 MB: only the command that makes a page imports it, and when it does."""
+    heavy = [
+        module
+        for module in TREES
+        if not module.startswith("report.page")
+        and any(name.startswith(("bokeh", "lk_users.report.page")) for name in imports(TREES[module].body))
+    ]
+    assert heavy == []
+    lazy = [module for module in TREES if "lk_users.report.page.write.write_page" in imports(NODES[module])]
+    assert lazy == ["cli"]
+
+
 @pytest.mark.parametrize("module", TREES)
 def test_time_is_read_in_one_place(module: str) -> None:
     if module == "clock" or layer(module) == "local":

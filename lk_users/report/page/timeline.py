@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from bokeh.models import ColumnDataSource, HoverTool
 
-from lk_users.clock import NS_PER_S
+from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.outcome import Fault, fault_of
 from lk_users.record import Mark, Phase
 from lk_users.report import words
@@ -35,6 +35,10 @@ THINNEST_PX: Final = 1.0
 # So few rows have room for a gap between them.
 SPACED: Final = 100
 NAME: Final = "timeline"
+USERS: Final = (Phase.DISPATCH_API, Phase.USER_JOIN, Phase.MEDIA_SETUP)
+AGENTS: Final = (Phase.SERVER_QUEUE, Phase.ACCEPT_TO_JOIN, Phase.AGENT_START, Phase.SPEAK)
+# What is said of a row that is pointed at.
+TOLD: Final = ("session", "room", "region", "outcome", "waited", "user", "agent")
 
 
 def spans_ns(record: Record) -> dict[Phase, tuple[int, int]]:
@@ -180,17 +184,20 @@ def _hover(plot: figure, rows: Sequence[Record], reach_s: float) -> None:
             "room": [record.room for record in rows],
             "region": [record.region for record in rows],
             "outcome": [record.outcome.value for record in rows],
-            "waited": [words.duration(wait_ns(record) / 1e6) for record in rows],
-            "phases": [_phases(record) for record in rows],
+            "waited": [words.duration(wait_ns(record) / NS_PER_MS) for record in rows],
+            "user": [_phases(record, USERS) for record in rows],
+            "agent": [_phases(record, AGENTS) for record in rows],
         }
     )
     reach = plot.hbar(
         "y", left=0, right=reach_s, height=1.0, source=source, fill_alpha=0,
         line_alpha=0, name="rows",
     )  # fmt: skip
-    tips = [(name, f"@{name}") for name in ("session", "room", "region", "outcome", "waited", "phases")]
+    tips = [(name, f"@{name}") for name in TOLD]
     plot.add_tools(HoverTool(renderers=[reach], tooltips=tips, limit=1, visible=False))
 
 
-def _phases(record: Record) -> str:
-    return ", ".join(f"{phase} {words.duration(ns / 1e6)}" for phase, ns in record.phases_ns.items())
+def _phases(record: Record, some: Sequence[Phase]) -> str:
+    known = record.phases_ns
+    told = [f"{phase} {words.duration(known[phase] / NS_PER_MS)}" for phase in some if phase in known]
+    return ", ".join(told) or "-"
