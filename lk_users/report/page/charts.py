@@ -33,6 +33,7 @@ def shares(summary: Summary) -> Chart | None:
         [phase["share"] for phase in found.values()],
         [f"{words.percent(phase['share'])}" for phase in found.values()],
         [looks.PHASE_COLORS[name] for name in found],
+        whole=1.0,
     )
     note = "Of all users' waiting together. Phases overlap, so that they may add up to more than 100 %."
     rows = [(name, words.percent(phase["share"])) for name, phase in found.items()]

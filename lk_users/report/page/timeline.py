@@ -32,6 +32,8 @@ LEAST_PX: Final = 150
 MOST_PX: Final = 900
 # Thinner rows would fade: a pixel that is covered in part is drawn in part.
 THINNEST_PX: Final = 1.0
+# So many rows are high enough for a long label beside them.
+FEW: Final = 25
 # So few rows have room for a gap between them.
 SPACED: Final = 100
 NAME: Final = "timeline"
@@ -93,7 +95,7 @@ def chart(records: Sequence[Record]) -> Chart:
         y_range=(max(1, len(rows)), 0),
         x_range=(0, reach_s),
         x_axis_label="s since T0" if len({record.burst for record in rows}) < 2 else "s since its burst's T0",
-        y_axis_label="sessions, in the order in which their wait ended",
+        y_axis_label="sessions, in the order in which their wait ended" if len(rows) > FEW else "sessions",
     )
     plot.ygrid.grid_line_color = None
     plot.yaxis.major_label_text_font_size = "0px"
