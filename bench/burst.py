@@ -10,6 +10,8 @@
     score       the server's worst score of 100 users who listen for a minute
     udp-port    ten bursts of 400 on a server with one UDP port
 
+KEEP=DIR in the environment keeps the run folders there.
+
 CPU is compared in one go: each run is followed by one of the same length with an engine that does nothing
 (``--engine idle``), and the difference is what the users cost.
 """
@@ -17,6 +19,7 @@ CPU is compared in one go: each run is followed by one of the same length with a
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import tempfile
@@ -31,9 +34,12 @@ LOCUSTFILE = Path(__file__).parent.parent / "locustfiles" / "burst.py"
 
 def run(users: int, *options: str, udp_port: bool = False) -> dict[str, Any]:
     """One run's summary.json, with ``wall_s`` and ``code`` beside it."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as passing:
+        kept = os.environ.get("KEEP")
+        folder = tempfile.mkdtemp(dir=kept) if kept else passing
         command = [
             sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary",
+            "--baseline", "0",
             "-u", str(users), "-r", str(users), "--agent-name", stack.AGENT_NAME, "--run-dir", folder,
             *options,
         ]  # fmt: skip
@@ -53,7 +59,9 @@ def cpu_ms(summary: dict[str, Any]) -> float:
 
 
 def figures(name: str, summary: dict[str, Any]) -> str:
-    """One line of a table."""
+    """One line of a table; of a void run, why it says nothing."""
+    if summary["void_reasons"]:
+        return f"{name} | exit {summary['code']}: {'; '.join(summary['void_reasons'])}"
     seen, heard = summary["marks"]["agent_seen"], summary["marks"]["first_audio"]
     start, sessions = summary["start_error_ms"], summary["sessions"]["recorded"]
     lags = [worker["start_lag_ms"] for worker in summary["workers"]]

@@ -57,6 +57,7 @@ def run(case: str, bursts: int, *, pairs: bool, real: bool) -> dict[str, Any]:
         spread = REAL_PAIRS if real else PAIRS if pairs else ()
         command = [
             sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary",
+            "--baseline", "0",
             "-u", str(USERS), "-r", str(USERS), "--witness", str(WITNESSES), "--bursts", str(bursts),
             "--agent-name", name, "--run-dir", folder, *CASES[case], *spread,
         ]  # fmt: skip

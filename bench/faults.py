@@ -49,6 +49,7 @@ def run(users: int, *options: str) -> tuple[dict[str, Any], list[Record], str]:
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary",
+            "--baseline", "0",
             "-u", str(users), "-r", str(users), "--agent-name", stack.AGENT_NAME,
             "--run-dir", f"{folder}/runs", *options,
         ]  # fmt: skip

@@ -178,7 +178,7 @@ class Fleet:
             (
                 "--master", "--headless", "--only-summary", "--master-bind-host", "127.0.0.1",
                 "--master-bind-port", str(self._port), "--expect-workers", str(len(self.parts)),
-                "-u", str(users), "-r", str(users), "--agent-name", AGENT_NAME, *options,
+                "-u", str(users), "-r", str(users), "--agent-name", AGENT_NAME, "--baseline", "0", *options,
             ),
         )  # fmt: skip
         return self.master

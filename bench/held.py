@@ -88,6 +88,7 @@ def measure(stack: Stack, users: int, mic: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary",
+            "--baseline", "0",
             "-u", str(users), "-r", str(users), "--agent-name", AGENT_NAME, "--dispatch", "room",
             "--mic", mic, "--watch", str(WATCH_S), "--run-dir", folder,
         ]  # fmt: skip

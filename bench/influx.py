@@ -8,17 +8,15 @@
               error and lag as ratios to the runs without it
 
 ``burst`` takes three rounds of five runs; a figure is the median of its rounds. ROUNDS=1 in the environment
-for a short look.
+for a short look; KEEP=DIR keeps the run folders there.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import resource
-import shlex
 import statistics
 import sys
 import tempfile
@@ -31,10 +29,10 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "unit"), str(ROOT / "tests" / "integration")]
 
 from builders import RUN_ID, queued_session, write_run  # noqa: E402
+from burst import run as run_burst  # noqa: E402
 from influxdb_client.client.influxdb_client import InfluxDBClient  # noqa: E402
 from slow_proxy import SlowProxy  # noqa: E402
 
-from lk_users.local import stack  # noqa: E402
 from lk_users.local.influxd import Influxd, find_or_build  # noqa: E402
 from lk_users.replay import replay as replay_run  # noqa: E402
 from lk_users.report.make import make_report  # noqa: E402
@@ -129,16 +127,8 @@ def replay() -> None:
 
 def run(env: Mapping[str, str], *options: str) -> dict[str, Any]:
     """One burst's summary."""
-    with tempfile.TemporaryDirectory() as folder, pushed(env):
-        command = [
-            sys.executable, "-m", "locust", "-f", str(ROOT / "locustfiles" / "burst.py"), "--headless",
-            "--only-summary", "-u", "600", "-r", "600", "--agent-name", stack.AGENT_NAME,
-            "--run-dir", folder, *options,
-        ]  # fmt: skip
-        stack.run(["sh", "-c", f"exec {shlex.join(command)} >/dev/null 2>&1"], say=lambda text: None)
-        (found,) = Path(folder).glob("*/summary.json")
-        summary: dict[str, Any] = json.loads(found.read_text())
-        return summary
+    with pushed(env):
+        return run_burst(600, *options)
 
 
 @contextlib.contextmanager

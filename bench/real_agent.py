@@ -42,7 +42,8 @@ def burst(users: int, env: dict[str, str], worker_url: str) -> Burst:
         command = [
             sys.executable, "-m", "locust", "-f", str(ROOT / "locustfiles" / "burst.py"), "--headless",
             "--only-summary", "-u", str(users), "-r", str(users), "--agent-name", NAME, "--run-dir", folder,
-            "--session-timeout", str(SESSION_TIMEOUT_S), "--agent-worker-url", worker_url,
+            # From rest: a session before the burst would be load, too.
+            "--baseline", "0", "--session-timeout", str(SESSION_TIMEOUT_S), "--agent-worker-url", worker_url,
         ]  # fmt: skip
         subprocess.run(command, env=os.environ | env, capture_output=True, check=False)
         (found,) = Path(folder).glob("*/summary.json")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from lk_users.course import Role
 from lk_users.sinks.points import LIVE, RUN, SESSION, WORKER
 
 if TYPE_CHECKING:
@@ -54,13 +55,15 @@ WORKER_NAME: Final = 'r.region + ": " + regexp.findString(r: /^.*_[0-9a-f]{6}|.*
 ONE_RUN: Final = 'r.run == "${run}"'
 RUNS: Final = "r.run =~ /^${run:regex}$/"
 REGION: Final = "r.region =~ /^${region:regex}$/"
+# Baseline and control stand beside the burst in the reports, and are in none of its figures.
+ASKED: Final = f'r.role == "{Role.BURST}"'
 WHO: Final = f"{REGION} and r.agent =~ /^${{agent:regex}}$/ and r.engine =~ /^${{engine:regex}}$/"
 
 
 def sessions(fields: Sequence[str], *, runs: str = ONE_RUN) -> str:
-    """Points of sessions: one table for each field and set of tags."""
+    """Points of a burst's sessions: one table for each field and set of tags."""
     burst = " and r.burst =~ /^${burst:regex}$/" if runs == ONE_RUN else ""
-    return _filtered(SESSION, f"{runs}{burst} and {WHO}", fields)
+    return _filtered(SESSION, f"{runs}{burst} and {ASKED} and {WHO}", fields)
 
 
 def workers(fields: Sequence[str], *, runs: str = ONE_RUN) -> str:

@@ -368,7 +368,8 @@ def _run_variable(*, several: bool) -> builders.QueryVariable:
 
 def _tag_variable(name: str, label: str, *, runs: str, measurement: str = "") -> builders.QueryVariable:
     """The values of a tag in the chosen runs."""
-    kind = f'r._measurement == "{measurement}" and ' if measurement else ""
+    asked = f"{flux.ASKED} and " if measurement == SESSION else ""
+    kind = f'r._measurement == "{measurement}" and {asked}' if measurement else ""
     variable = _variable(name, label, _values(name, f"{kind}{runs}"))
     return _with_all(variable.sort(dashboard.VariableSort.ALPHABETICAL_ASC))
 

@@ -1,4 +1,4 @@
-"""The barrier: one T0 for all workers, and every one's last word. Pure state machines.
+"""The barrier: one T0 a round for all workers, and every one's last word. Pure state machines.
 
 ::
 
@@ -10,6 +10,9 @@ The master gathers parked users, hands out shares, waits until they are built, a
 on its own monotonic clock, far enough ahead that a late message does not matter. When every session is
 decided, and only then, it lets the workers ask the API and clean up (``collect``). Each step has a
 deadline; whoever misses it is lost, which voids the run but never holds it up.
+
+So it goes round by round, as the run's course says (:mod:`lk_users.course`). A round that is smaller than
+what is parked takes a part of each worker's users; a worker that has none of it is told nothing.
 
 With ``--watch``, once nobody waits for a welcome any more, the workers ask the API a first time (``look``):
 of a job that moves on to another worker later, only that look knows the first one.
@@ -30,12 +33,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lk_users.clock import NS_PER_MS, NS_PER_S
-from lk_users.plan import Share, offset_ns, shares
+from lk_users.course import FREE, BurstCourse, Role, Round, RoundResult
+from lk_users.plan import Share, apportion, shares
 from lk_users.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from lk_users.course import Course
     from lk_users.settings import Settings
 
 # A Locust message can be late by a second where a greenlet holds the hub.
@@ -110,7 +115,7 @@ class Send:
 
 @dataclass(frozen=True)
 class Announced:
-    """Done: a burst has its T0."""
+    """Done: a round has its T0."""
 
     burst: int
     t0_wall_ns: int
@@ -163,14 +168,25 @@ class MasterBarrier:
     settings: Settings
     wall_offset_ns: int = 0
     """Wall clock minus monotonic clock, for display."""
+    course: Course | None = None
+    """None: that of the settings' bursts."""
+    result_of: Callable[[int, Round], RoundResult] = RoundResult
+    """What a round came to, once it is over."""
     workers: dict[str, _WorkerState] = field(default_factory=dict)
     state: State = State.GATHERING
     burst: int = 0
+    """The number of the round that was begun last: 1 is the first, not counting a baseline, which is 0."""
+    rounds: list[Round] = field(default_factory=list)
+    """Those that were begun."""
+    done: list[RoundResult] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     """Why the run is void, as far as the barrier knows."""
+    _next: Round = FREE
     _target: int | None = None
     _deadline_ns: int | None = None
     _cancel_cause: str = ""
+    _stopped: bool = False
+    """Was the run to end, whatever was still to come?"""
     _looked: bool = False
     _t0: Send | None = None
     _repeat_ns: int = 0
@@ -178,6 +194,12 @@ class MasterBarrier:
     def __post_init__(self) -> None:
         if self._free:
             self.state = State.RUNNING
+            return
+        if self.course is None:
+            self.course = BurstCourse(self.settings)
+        first = self.course.next(())
+        assert first is not None, "a course without a round"
+        self._next = first
 
     @property
     def _free(self) -> bool:
@@ -185,7 +207,7 @@ class MasterBarrier:
 
     @property
     def shares(self) -> dict[str, Share]:
-        """Who has which sessions of the burst."""
+        """Who has which sessions of the round."""
         return {name: worker.share for name, worker in self.workers.items() if worker.share is not None}
 
     def hello(self, worker: str, region: str) -> None:
@@ -257,15 +279,19 @@ class MasterBarrier:
         open_share = state.waited_for and not state.trailed
         state.lost = why
         if open_share:
-            self.reasons.append(f"worker {worker} ({state.region}) was lost: {why}")
+            self._say_lost(worker)
         if open_share and self.state is State.BUILDING:
-            return self.cancel(f"worker {worker} was lost before T0", now_ns)
+            return self._cancel(f"worker {worker} was lost before T0", now_ns)
         if self.state in (State.GATHERING, State.RESTING) and not self._free:
             return self._lost_between(worker, state, now_ns)
         return [*self._all_answered(), *self._all_decided(now_ns), *self._all_trailed(now_ns)]
 
     def cancel(self, cause: str, now_ns: int) -> list[Action]:
         """The run is to end now: open sessions become ``cancelled``."""
+        self._stopped = True
+        return self._cancel(cause, now_ns)
+
+    def _cancel(self, cause: str, now_ns: int) -> list[Action]:
         if self.state is State.OVER or self._cancel_cause:
             return []
         self._cancel_cause = cause
@@ -354,10 +380,8 @@ class MasterBarrier:
         state = self.workers[worker]
         if self.state is not State.RUNNING:
             return []
-        state.share = Share(self.run_id, 0, 0, 1, 0)
-        return [
-            Send(Kind.SHARE, {"run": self.run_id, "burst": 0, "first": 0, "count": 0, "total": 0}, worker)
-        ]
+        state.share = Share(self.run_id, 0, 0, 1)
+        return [_share_message(worker, Share(self.run_id, 0, 0, 0))]
 
     def _gathered(self, now_ns: int) -> list[Action]:
         present = {name: worker for name, worker in self.workers.items() if not worker.lost}
@@ -366,53 +390,81 @@ class MasterBarrier:
             return []
         return self._share({name: worker.parked for name, worker in present.items()}, now_ns)
 
-    def _share(self, counts: Mapping[str, int], now_ns: int) -> list[Action]:
-        """Begin the next burst: each worker has so many of its sessions."""
+    def _share(self, parked: Mapping[str, int], now_ns: int) -> list[Action]:
+        """Begin the next round: each worker has its part of it, by how many users it has parked."""
         self.state = State.BUILDING
-        self.burst += 1
         self._looked = False
         self._deadline_ns = now_ns + round(self.settings.park_timeout_s * NS_PER_S)
         self._repeat_ns = now_ns + REPEAT_NS
-        given = dict(zip(counts, shares(self.run_id, self.burst, list(counts.values())), strict=True))
-        for name, share in given.items():
-            worker = self.workers[name]
-            worker.share, worker.built, worker.decided, worker.trailed = share, False, 0, False
+        begun = self._next.of(sum(parked.values()))
+        self.rounds.append(begun)
+        # Bursts are counted as if there were no baseline before them.
+        self.burst = len(self.rounds) - (self.rounds[0].role is Role.BASELINE)
+        counts = apportion(begun.users, parked, {name: one.region for name, one in self.workers.items()})
+        given = dict(zip(counts, shares(self.run_id, self.burst, list(counts.values()), begun), strict=True))
+        for name, worker in self.workers.items():
+            worker.share, worker.built, worker.decided, worker.trailed = given.get(name), False, 0, False
             worker.welcomed = worker.answered = 0
             worker.heard_t0 = False
-        return [self._share_of(name) for name in given if not self.workers[name].lost]
+        return [
+            _share_message(name, share)
+            for name, share in given.items()
+            if share.count and not self.workers[name].lost
+        ]
 
     def _share_of(self, name: str) -> Send:
         share = self.workers[name].share
         assert share is not None
-        data = {"run": self.run_id, "burst": share.burst, "first": share.first, "count": share.count}
-        return Send(Kind.SHARE, {**data, "total": share.total}, name)
+        return _share_message(name, share)
 
     def _lost_between(self, worker: str, state: _WorkerState, now_ns: int) -> list[Action]:
-        """Lost before its share: nobody gets its users, so this burst can't be what was asked for."""
+        """Lost before its share of a round: nobody gets its users."""
         if not state.placed and not state.parked:
             return []
-        self.reasons.append(f"worker {worker} ({state.region}) was lost: {state.lost}")
-        if self.state is State.RESTING:
-            self.reasons.append(f"bursts {self.burst + 1} to {self.settings.bursts} were not begun")
+        return self._cut_short(worker, now_ns)
+
+    def _cut_short(self, worker: str, now_ns: int) -> list[Action]:
+        """The worker is gone with its users: what was to come can't be what was asked for."""
+        self._say_lost(worker)
+        if any(begun.role is Role.BURST for begun in self.rounds):
+            self.reasons.append(f"{_a_round(self._next)} was to follow, and was not begun")
             return self._over()
-        # Its sessions were intended: who has which of them is settled, so that each has its record.
+        # What the run is about was intended: who has which session of it is settled, so that each has its
+        # record.
+        skipped = list(self.done)
+        while self._next.role is not Role.BURST:
+            skipped.append(RoundResult(self.burst, self._next))
+            following = self._ask_course(skipped)
+            if following is None:
+                return self._over()
+            self._next = following
         counts = {name: one.placed or one.parked for name, one in self.workers.items()}
-        return [*self._share(counts, now_ns), *self.cancel(f"worker {worker} was lost before T0", now_ns)]
+        shared = self._share(counts, now_ns)
+        self._cancel_cause = ""
+        return [*shared, *self._cancel(f"worker {worker} was lost before T0", now_ns)]
+
+    def _say_lost(self, worker: str) -> None:
+        """Once."""
+        reason = f"worker {worker} ({self.workers[worker].region}) was lost: {self.workers[worker].lost}"
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+
+    def _ask_course(self, done: Sequence[RoundResult]) -> Round | None:
+        assert self.course is not None
+        return self.course.next(done)
 
     def _announce(self, now_ns: int) -> list[Action]:
         self.state = State.RUNNING
         worst_ns = max((worker.trip_ns for worker in self.workers.values()), default=0)
         ahead_ns = max(T0_AHEAD_NS, T0_AHEAD_TRIPS * worst_ns)
         t0_ns = now_ns + ahead_ns
-        given = self.shares
-        last = max(share.first + share.count for share in given.values()) - 1
         timeout_ns = round(self.settings.session_timeout_s * NS_PER_S)
-        self._deadline_ns = t0_ns + offset_ns(last, self.settings) + timeout_ns + DECISION_GRACE_NS
+        self._deadline_ns = t0_ns + self.rounds[-1].length_ns + timeout_ns + DECISION_GRACE_NS
         t0_wall_ns = t0_ns + self.wall_offset_ns
         data = {"run": self.run_id, "burst": self.burst, "t0_ns": t0_ns, "t0_wall_ns": t0_wall_ns}
         self._t0 = Send(Kind.T0, data)
         self._repeat_ns = now_ns + REPEAT_T0_NS
-        return [self._t0, Announced(self.burst, t0_wall_ns, given)]
+        return [self._t0, Announced(self.burst, t0_wall_ns, self.shares)]
 
     def _all_answered(self) -> list[Action]:
         """Nobody waits any more, and yet there is time to watch on."""
@@ -457,11 +509,21 @@ class MasterBarrier:
             return []
         if any(worker.waited_for and not worker.trailed for worker in self.workers.values()):
             return []
-        if self.burst >= self.settings.bursts or self._cancel_cause or self.reasons:
+        if self._free:
             return self._over()
+        self.done.append(self.result_of(self.burst, self.rounds[-1]))
+        begun_burst = any(begun.role is Role.BURST for begun in self.rounds)
+        if self._stopped or (self._cancel_cause and begun_burst):
+            return self._over()
+        following = self._ask_course(self.done)
+        if following is None:
+            return self._over()
+        self._next = following
+        gone = [name for name, one in self.workers.items() if one.lost and (one.placed or one.parked)]
+        if gone:
+            return self._cut_short(gone[0], now_ns)
         self.state = State.RESTING
-        rest_ns = round(self.settings.burst_interval_s * NS_PER_S)
-        self._deadline_ns = now_ns + max(rest_ns, NS_PER_MS)
+        self._deadline_ns = now_ns + max(round(following.rest_s * NS_PER_S), NS_PER_MS)
         return []
 
     def _give_up(self, late: Callable[[_WorkerState], bool], now_ns: int) -> list[Action]:
@@ -475,6 +537,15 @@ class MasterBarrier:
         self.state = State.OVER
         self._deadline_ns = None
         return [Send(Kind.FINISH, {"run": self.run_id}), RunOver()]
+
+
+def _share_message(worker: str, share: Share) -> Send:
+    data = {"run": share.run_id, "burst": share.burst, "first": share.first, "count": share.count}
+    return Send(Kind.SHARE, {**data, "round": share.round.to_dict()}, worker)
+
+
+def _a_round(of: Round) -> str:
+    return f"a {of.role} of {'1 user' if of.users == 1 else f'{of.users} users'}"
 
 
 class WorkerStep(enum.StrEnum):
@@ -585,7 +656,8 @@ class WorkerBarrier:
         if repeated or foreign:
             return None
         self.step, self.run_id, self.burst = WorkerStep.BUILDING, run_id, burst
-        return Build(Share(run_id, burst, int(data["first"]), int(data["count"]), int(data["total"])))
+        of = Round.from_dict(data["round"])
+        return Build(Share(run_id, burst, int(data["first"]), int(data["count"]), of))
 
     def _cancel(self, cause: str) -> Command | None:
         if self.step in (WorkerStep.BUILDING, WorkerStep.ARMED, WorkerStep.RUNNING):

@@ -10,8 +10,9 @@
     ├── SessionFailed        how Locust is told the outcome of a session that is not ok
     ├── RecordError          a record or journal line that cannot be read
     └── WireError            what the network did to one session; a cause, never a crash
-        ├── HttpError        an answer other than 200
+        ├── HttpError        an answer that is no success
         ├── UpgradeRefused   the server declined the WebSocket
+        ├── BackendError     the user's own backend gave nothing to join with
         └── ConnectionCut    reset, refused, closed or no answer
 """
 
@@ -73,7 +74,7 @@ class WireError(LkUsersError):
 
 
 class HttpError(WireError):
-    """An HTTP answer other than 200. ``status``: its code; ``detail``: its body; ``retry_after``: the
+    """An HTTP answer that is no success. ``status``: its code; ``detail``: its body; ``retry_after``: the
     header, if sent."""
 
     def __init__(self, status: int, detail: str = "", retry_after: str = "") -> None:
@@ -85,6 +86,10 @@ class HttpError(WireError):
 
 class UpgradeRefused(HttpError):
     """The server answered the WebSocket upgrade with something else."""
+
+
+class BackendError(WireError):
+    """The user's own backend gave nothing that could be joined with."""
 
 
 class ConnectionCut(WireError):

@@ -14,12 +14,17 @@ from gevent.event import Event
 from lk_users.agent_watch import AgentWatch
 from lk_users.barrier import Action, Announced, Kind, MasterBarrier, RunOver, Send, State
 from lk_users.clock import NS_PER_MS, NS_PER_S, SystemClock, WallWatch
+from lk_users.course import Role
+from lk_users.courses import course_of
 from lk_users.health import Trailer, wall_step_words
+from lk_users.outcome import Finding
 from lk_users.plan import Share
 from lk_users.record import Record
 from lk_users.report.aside import page_aside
 from lk_users.report.folder import PAGE_FILE, BurstInfo, RunInfo, WorkerShare, append_reason
 from lk_users.report.make import draft, ending, write_report
+from lk_users.report.words import plural
+from lk_users.returns import Returns
 from lk_users.series import MASTER, RunSeries, open_stream
 from lk_users.sinks.jsonl import Journal, journal_path
 from lk_users.version import VERSION
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from lk_users.course import Round, RoundResult
     from lk_users.settings import ProcessSettings, Settings, Target
     from lk_users.verdict import Judgement
 
@@ -69,7 +75,15 @@ class RunMaster:
         self._gone = gone
         self._over = over
         self._places = places
-        self._barrier = MasterBarrier(self.run_id, settings, wall_offset_ns=wall_ns - now_ns)
+        self._returns = Returns(settings)
+        self._course = course_of(settings)
+        self._barrier = MasterBarrier(
+            self.run_id,
+            settings,
+            wall_offset_ns=wall_ns - now_ns,
+            course=self._course,
+            result_of=self._result,
+        )
         for worker, region in regions.items():
             self._barrier.hello(worker, region)
         self._copies: dict[str, Journal | None] = {}
@@ -142,7 +156,7 @@ class RunMaster:
             append_reason(
                 self.run_dir, f"master ({self._region}): {wall_step_words(wall_step_ns / NS_PER_MS)}"
             )
-        for reason in self._barrier.reasons:
+        for reason in (*self._barrier.reasons, *self._course.void_reasons(self._barrier.done)):
             append_reason(self.run_dir, reason)
         for journal in self._copies.values():
             if journal is not None:
@@ -172,10 +186,11 @@ class RunMaster:
             self._do(self._barrier.lost(worker, why, now_ns))
 
     def _do(self, actions: list[Action]) -> None:
-        if self._barrier.burst > self._shared:
+        if len(self._barrier.rounds) > self._shared:
             # Whatever is lost from now on is known to be missing.
-            self._shared = self._barrier.burst
-            self._burst_info(self._shared, self._barrier.shares).append(self.run_dir)
+            self._shared = len(self._barrier.rounds)
+            self._returns.begin()
+            self._burst_info(self._barrier.burst, self._barrier.shares).append(self.run_dir)
         for action in actions:
             if isinstance(action, Send):
                 self._tell_series(action)
@@ -201,31 +216,47 @@ class RunMaster:
         info = self._burst_info(action.burst, action.shares, action.t0_wall_ns)
         info.append(self.run_dir)
         self._series.announced(info, t0_ns)
-        logger.info("%d users are ready: T0 of burst %d in 1 s", info.intended, action.burst)
+        ready = "1 user is" if info.intended == 1 else f"{info.intended} users are"
+        logger.info("%s ready: T0 of %s in 1 s", ready, info.round.named(action.burst))
 
     def _burst_info(self, burst: int, shares: Mapping[str, Share], t0_wall_ns: int = 0) -> BurstInfo:
         workers = self._barrier.workers
         parts = tuple(
             WorkerShare(worker=name, region=workers[name].region, first=share.first, count=share.count)
             for name, share in shares.items()
+            if share.count
         )
         intended = sum(share.count for share in parts)
-        return BurstInfo(burst=burst, t0_wall_ns=t0_wall_ns, intended=intended, workers=parts)
+        of = self._barrier.rounds[-1]
+        return BurstInfo(burst=burst, round=of, t0_wall_ns=t0_wall_ns, intended=intended, workers=parts)
 
     def _keep(self, worker: str, lines: list[str]) -> None:
         """A worker on another machine keeps its journal there; the run folder gets a copy."""
+        records = [Record.from_json(line) for line in lines]
+        self._returns.records(records)
         journal = self._copy(worker)
         if journal is not None:
-            for record in map(Record.from_json, lines):
-                if record.burst == 0:
+            for record in records:
+                if self.settings.release == "free":
                     # Free users have no share but what they started.
-                    journal.share(Share(self.run_id, 0, record.ordinal, 1, 0))
+                    journal.share(Share(self.run_id, 0, record.ordinal, 1))
                 journal.record(record)
 
     def _keep_trailer(self, worker: str, data: Mapping[str, Any]) -> None:
+        trailer = Trailer.from_dict(dict(data))
+        self._returns.trailer(trailer)
         journal = self._copy(worker)
         if journal is not None:
-            journal.trailer(Trailer.from_dict(dict(data)))
+            journal.trailer(trailer)
+
+    def _result(self, number: int, of: Round) -> RoundResult:
+        """What a round came to. A baseline that failed is said at once: the rest may be worth no time."""
+        result = self._returns.result(number, of)
+        failed = [record for record in result.records if record.outcome is not Finding.OK]
+        if of.role is Role.BASELINE and failed:
+            first = failed[0]
+            logger.warning("already alone, a session failed: %s (%s)", first.outcome, first.cause)
+        return result
 
     def _copy(self, worker: str) -> Journal | None:
         if worker not in self._copies:
@@ -238,15 +269,20 @@ class RunMaster:
         """One line that people watch; only when it changed."""
         counts = self._barrier.progress()
         state = self._barrier.state
+        role = self._barrier.rounds[-1].role if self._barrier.rounds else Role.BURST
         if state in (State.GATHERING, State.RESTING):
             text = f"{counts['parked']} of {self.settings.users} users parked"
         elif state is State.BUILDING:
-            text = f"building {counts['total']} sessions: tokens, connections, offers"
+            text = f"building {plural(counts['total'], 'session')} of the {role}: tokens, connections, offers"
         elif state is State.RUNNING:
             waiting = counts["total"] - counts["decided"]
-            text = f"{counts['welcomed']} heard the welcome, {counts['failed']} failed, {waiting} wait"
+            text = (
+                f"{role}: {counts['welcomed']} heard the welcome, {counts['failed']} failed, {waiting} wait"
+            )
         else:
-            text = "all decided: asking the server about dispatches and jobs, leaving, deleting rooms"
+            text = (
+                f"{role}: all decided; asking the server about dispatches and jobs, leaving, deleting rooms"
+            )
         if text != self._shown:
             self._shown = text
             logger.info("%s", text)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 import gevent
 
 from lk_users.clock import NS_PER_MS
-from lk_users.plan import offset_ns
 from lk_users.record import Mark
 from lk_users.report.folder import append_account
 from lk_users.report.points import end_of, start_of, t0_of
@@ -73,6 +72,7 @@ class WorkerSeries:
         self._stream = stream
         self._worker = worker
         self._settings = settings
+        self._free = settings.release == "free"
         self._clock = clock
         self._meters = meters
         self._parked = parked
@@ -82,13 +82,13 @@ class WorkerSeries:
         self._live: gevent.Greenlet | None = None
 
     def building(self, share: Share) -> None:
-        """A share came; of burst 0 users start when they are spawned."""
+        """A share came. Free users start when they are spawned."""
         if self._stream is None:
             return
         self._share = share
         self._zero_wall_ns = 0
         self._counts.clear()
-        if share.burst:
+        if not self._free:
             self._stream.gate.shut(range(share.first, share.first + share.count))
         self._silence()
         self._live = gevent.spawn(self._tell, self._stream, share.run_id)
@@ -97,7 +97,7 @@ class WorkerSeries:
         """``t0_ns`` on our monotonic clock."""
         if self._stream is not None and self._share is not None:
             self._zero_wall_ns = t0_wall_ns
-            self._stream.gate.announce(t0_ns + offset_ns(self._share.total - 1, self._settings))
+            self._stream.gate.announce(t0_ns + self._share.round.length_ns)
 
     def marked(self, ordinal: int, mark: Mark) -> None:
         """A session passed a mark."""
@@ -118,7 +118,7 @@ class WorkerSeries:
     def recorded(self, record: Record) -> None:
         """A session's final record."""
         if self._stream is not None:
-            if self._share is not None and not self._share.burst:
+            if self._free:
                 self._zero_wall_ns = min(
                     self._zero_wall_ns or record.intended_wall_ns, record.intended_wall_ns
                 )
@@ -186,7 +186,7 @@ class RunSeries:
         """``t0_ns`` on our monotonic clock."""
         if self._stream is not None:
             self._stream.add(t0_of(self._info, burst))
-            self._stream.gate.announce(t0_ns + offset_ns(burst.intended - 1, self._settings))
+            self._stream.gate.announce(t0_ns + burst.round.length_ns)
 
     def no_more_starts(self) -> None:
         """No request of the burst will leave any more."""

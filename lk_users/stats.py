@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from lk_users.outcome import Finding
     from lk_users.record import Mark, Phase, Record
 
-_N = TypeVar("_N", int, float)
+_T = TypeVar("_T")
 
 
-def percentile(ordered: Sequence[_N], percent: Fraction | int) -> _N | None:
+def percentile(ordered: Sequence[_T], percent: Fraction | int) -> _T | None:
     """The nearest-rank percentile of ascending ``ordered``; None of nothing. ``percent``: 0 < p <= 100."""
     if not ordered:
         return None

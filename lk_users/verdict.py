@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from lk_users.clock import NS_PER_MS
+from lk_users.course import Role
 from lk_users.health import worker_void_reasons
 from lk_users.outcome import EXIT_CODE_OF, OURS, ExitCode, Finding, Verdict
 from lk_users.stats import percentile, start_errors_ns
@@ -57,15 +58,9 @@ def judge(
     ``expected_workers``: (worker, region) of those that had a share. ``faults``: further reasons for VOID,
     one clear line each.
     """
-    # What was lost says why sessions are missing, so it comes first.
-    reasons = [
-        *faults,
-        *_count_reasons(records, intended),
-        *_ours_reasons(records, settings),
-        *_start_reasons(records, settings),
-        *_trailer_reasons(records, trailers, expected_workers),
-        *(reason for trailer in trailers for reason in worker_void_reasons(trailer, settings)),
-    ]
+    reasons = void_reasons(records, trailers, intended, settings, expected_workers, faults)
+    if records:
+        reasons += [f"no data for {slo.text}: {slo.missing}" for slo in slo_results if slo.missing]
     if not slo_results:
         reasons.append("no SLO was evaluated: nothing says what a pass would be")
     if reasons:
@@ -77,14 +72,46 @@ def judge(
     return Judgement(verdict, EXIT_CODE_OF[verdict], tuple(dict.fromkeys(reasons)), tuple(slo_results))
 
 
+def void_reasons(
+    records: Sequence[Record],
+    trailers: Sequence[Trailer],
+    intended: int,
+    settings: Settings,
+    expected_workers: Sequence[tuple[str, str]] = (),
+    faults: Sequence[str] = (),
+) -> list[str]:
+    """Why these sessions, of a run or of one of its rounds, say nothing reliable; arguments as of ``judge``.
+
+    Nothing may be lost in any round, and the generator be well in all of them. Start errors count in bursts
+    only: they say whether it was the burst that was asked for, and a control that starts somewhat unevenly
+    is as spread out as before (its own start error stands beside it).
+    """
+    # What was lost says why sessions are missing, so it comes first.
+    return [
+        *faults,
+        *_count_reasons(records, intended),
+        *_ours_reasons(records, settings),
+        *_start_reasons(of_role(records, Role.BURST), settings),
+        *_trailer_reasons(records, trailers, expected_workers),
+        *(reason for trailer in trailers for reason in worker_void_reasons(trailer, settings)),
+    ]
+
+
+def of_role(records: Sequence[Record], role: Role) -> list[Record]:
+    """The sessions of the rounds of that role."""
+    return [record for record in records if record.role == role]
+
+
 def counted(records: Sequence[Record], settings: Settings) -> list[Record]:
-    """The sessions that figures and SLOs are taken over: all, but for those that the end of a free run cut.
+    """The sessions that figures and SLOs are taken over: those of bursts, but for what the end of a free run
+    cut.
 
     With ``--release free`` users loop until the run is stopped, so each has a last session without an end.
     """
+    burst = of_role(records, Role.BURST)
     if settings.release != "free":
-        return list(records)
-    return [record for record in records if record.outcome is not Finding.CANCELLED]
+        return burst
+    return [record for record in burst if record.outcome is not Finding.CANCELLED]
 
 
 def _count_reasons(records: Sequence[Record], intended: int) -> list[str]:

@@ -31,23 +31,29 @@ from lk_users.barrier import (
     WorkerStep,
 )
 from lk_users.burst import Burst, FreeUsers, Stage, Worker
-from lk_users.clock import NS_PER_MS, OtherClock, SystemClock
+from lk_users.clock import NS_PER_MS, SystemClock
+from lk_users.course import Role
+from lk_users.credentials import Tickets
 from lk_users.engines.ground import Ground, break_ground
 from lk_users.engines.idle import IdleEngine
 from lk_users.engines.sdk_pool import SdkPool
 from lk_users.errors import WireError
 from lk_users.health import Trailer
-from lk_users.plan import Share
+from lk_users.master_link import MASTER_GONE_S, QUICK_PING_S, MasterLink, RecordsOut
+from lk_users.plan import Share, planned, sessions
 from lk_users.record import Mark
 from lk_users.report.folder import append_reason
 from lk_users.series import WorkerSeries, open_stream
 from lk_users.sinks.jsonl import Journal
 from lk_users.sinks.wav import FailedSounds
 from lk_users.wire.armed import Endpoint
+from lk_users.wire.backend import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from lk_users.address import Address
+    from lk_users.credentials import User
     from lk_users.engines.port import Engine, EngineListener
     from lk_users.engines.probe import Found
     from lk_users.plan import PlannedSession
@@ -61,17 +67,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# The first pings come fast, and those shortly before T0; else they only keep the estimate fresh.
-QUICK_PINGS = 12
-QUICK_PING_S = 0.1
-PING_S = 2.0
-# A master that answers no ping for so long is gone; Locust itself would wait 60 s.
-MASTER_GONE_S = 10.0
 PROGRESS_S = 0.5
-# One message of records; Locust's own queue carries heartbeats too.
-RECORDS_BYTES = 64 * 1024
-ACK_WAIT_S = 10.0
-ACK_TRIES = 3
 # Ordinals of free users: worker by worker, so that none needs to ask.
 FREE_STRIDE = 1024
 
@@ -99,19 +95,22 @@ class WorkerSide:
         self._runtime = runtime
         self._stats = stats
         self._send = send
-        self._master_gone = master_gone
-        self._alone = False
         self._clock = SystemClock()
-        self._unheard_s = 0.0
         self._barrier = WorkerBarrier()
-        self._master_clock = OtherClock(newest_stands=True)
+        self._master = MasterLink(
+            self._clock,
+            ping=lambda sent_ns: send(Kind.PING, {"sent_ns": sent_ns}),
+            near_t0=lambda: self._nears_t0,
+            calm=self._park_again,
+            silent=master_gone,
+        )
+        self._records_out = RecordsOut(lambda data: self._message(Kind.RECORDS, data), self._master)
         self._released: Release | None = None
         self._parked = 0
+        self._tickets = Tickets(allow_cloud=process.allow_cloud)
         self._over = Event()
         self._decided_all = Event()
         self._started = Event()
-        self._acks: dict[int, Event] = {}
-        self._sequence = 0
         self._journal: Journal | None = None
         self._series: WorkerSeries | None = None
         self._sounds: FailedSounds | None = None
@@ -130,17 +129,18 @@ class WorkerSide:
         self._counts = {"decided": 0, "welcomed": 0, "answered": 0}
         self._collected = Event()
         self._closing = False
-        self._greenlets = [gevent.spawn(self._ping), gevent.spawn(self._progress)]
+        self._greenlets = [gevent.spawn(self._master.keep), gevent.spawn(self._progress)]
 
     # Users.
 
-    def park(self) -> None:
+    def park(self, user: User) -> None:
         """A user's greenlet is ready; returns when the run is over."""
         self._parked += 1
+        self._tickets.parked(user)
         self._tell_parked()
         self._over.wait()
 
-    def one_free_session(self) -> None:
+    def one_free_session(self, user: User) -> None:
         """``--release free``: one session of the calling user, start to record."""
         if self._parked == 0:
             self._parked = 1
@@ -150,20 +150,22 @@ class WorkerSide:
             self._over.wait()
             return
         ordinal, self._free_ordinal = self._free_ordinal, self._free_ordinal + FREE_STRIDE
-        self._journal.share(Share(self._barrier.run_id, 0, ordinal, 1, 0))
+        self._journal.share(Share(self._barrier.run_id, 0, ordinal, 1))
+        item = planned(self._barrier.run_id, 0, ordinal, self.settings, self.worker.region)
+        self._tickets.get(user, item)
         self._runtime.call(self._free.run(ordinal))
 
     # Messages.
 
     def receive(self, kind: str, data: Mapping[str, Any]) -> None:
         """A message of the master."""
-        self._unheard_s = 0.0
+        self._master.heard()
         if kind == Kind.PONG:
-            self._master_clock.add(data["sent_ns"], data["master_ns"], self._clock.monotonic_ns())
+            self._master.pong(data)
             self._release_anew()
             return
         if kind == Kind.ACK:
-            self._acks.setdefault(int(data["sequence"]), Event()).set()
+            self._records_out.acknowledged(data)
             return
         command = self._barrier.receive(kind, data)
         if command is not None:
@@ -285,11 +287,13 @@ class WorkerSide:
         self._series.building(share)
         if self._ground is None and self.settings.engine != "idle":
             room = f"lk-{share.run_id}-probe-{self.worker.name}"
-            self._ground = self._runtime.call(
-                break_ground(self._target, self._endpoint(), self.settings, self._witnesses, room)
-            )
+            breaking = break_ground(
+                self._target, self._endpoint(self._target), self.settings, self._witnesses, room,
+                self._backend(),
+            )  # fmt: skip
+            self._ground = self._runtime.call(breaking)
             _tell_way(self._ground.found)
-        if share.burst == 0:
+        if self.settings.release == "free":
             self._begin_free(share)
             return
         if self._api is not None and share.total:
@@ -297,13 +301,14 @@ class WorkerSide:
             budget = self.settings.api_budget_per_minute * share.count / share.total
             self._runtime.on_loop(self._api.limit, budget)
         self._journal.share(share)
+        self._tickets.get_all(list(sessions(share, self.settings, self.worker.region)))
         burst = self._runtime.call(self._make_burst(share))
         self._burst = burst
         if self._cancel_cause:
             self._runtime.on_loop(burst.cancel, self._cancel_cause)
             return
         self._runtime.call(burst.build())
-        while not (self._master_clock.brackets or self._cancel_cause):
+        while not (self._master.clock.brackets or self._cancel_cause):
             # T0 on the master's clock says nothing to who does not know that.
             gevent.sleep(QUICK_PING_S)
         self._barrier.built()
@@ -324,23 +329,31 @@ class WorkerSide:
 
     @property
     def _api(self) -> Api | None:
-        """None where nothing is asked: engine ``idle``."""
+        """None where nothing is asked: engine ``idle``, or no key to ask with."""
         return self._ground.api if self._ground is not None else None
 
     def _make_engine(self, item: PlannedSession, listener: EngineListener) -> Engine:
         if self.settings.engine == "idle":
             return IdleEngine(self._clock, listener)
         assert self._ground is not None
-        return self._ground.engine(item, listener)
+        return self._ground.engine(item, listener, self._tickets.take(item))
 
-    def _endpoint(self) -> Endpoint:
-        target = self._target
+    def _backend(self) -> Backend | None:
+        url = self.settings.session_url
+        if url is None:
+            return None
+        process = self._process
+        return Backend(self._endpoint(url), url.path or "/", process.session_headers, process.allow_cloud)
+
+    def _endpoint(self, address: Address) -> Endpoint:
+        if not address.host:
+            return Endpoint.nowhere()
         try:
-            return Endpoint.resolve(target.host, target.port, target.authority, tls=target.tls)
+            return Endpoint.resolve(address.host, address.port, address.authority, tls=address.tls)
         except WireError as exc:
             # Every session will find so, and say so in its record.
             logger.warning("%s", exc.cause)
-            return Endpoint((), target.port, target.authority)
+            return Endpoint((), address.port, address.authority)
 
     def _release(self, command: Release) -> None:
         assert self._burst is not None
@@ -349,8 +362,8 @@ class WorkerSide:
         late_ms = (self._clock.monotonic_ns() - t0_ns) / NS_PER_MS
         if late_ms > self.settings.max_start_error_ms:
             self._late = f"T0 came {late_ms:.0f} ms too late: its link to the master or it itself stood still"
-        if self._ground is not None and self.settings.dispatch in ("api", "room"):
-            self._runtime.on_loop(self._ground.api.spent, self._burst.share.count)
+        if self._api is not None and self.settings.dispatch in ("api", "room"):
+            self._runtime.on_loop(self._api.spent, self._burst.share.count)
         if self._series is not None:
             self._series.announced(t0_ns, command.t0_wall_ns)
         self._runtime.on_loop(self._burst.announce, t0_ns, command.t0_wall_ns)
@@ -365,7 +378,7 @@ class WorkerSide:
 
     def _t0_ns(self, release: Release) -> int:
         """T0 on our monotonic clock."""
-        offset = self._master_clock.offset(self._clock.monotonic_ns())
+        offset = self._master.clock.offset(self._clock.monotonic_ns())
         assert offset is not None
         return offset.to_ours_ns(release.t0_ns)
 
@@ -413,7 +426,7 @@ class WorkerSide:
             self._runtime.call(self._burst.collect(self._api))
             trailer = replace(
                 self._burst.trailer(_peak_rss_mb()),
-                **self._clock_figures(),
+                **self._master.clock_figures(),
                 witness_cpu_s=round(self._witnesses.spent_s(), 3),
                 void=(self._late,) if self._late else (),
             )
@@ -423,17 +436,19 @@ class WorkerSide:
         assert self._journal is not None
         assert self._series is not None
         self._journal.trailer(trailer)
-        self._send_records()
-        self._trailer = self._series.closed(trailer, last=self._is_last(trailer.burst))
+        self._records_out.send(self._records)
+        self._trailer = self._series.closed(trailer, last=self._is_last)
         if self._trailer is not trailer:
             self._journal.trailer(self._trailer)
-        if not self._alone:
+        if not self._master.gone:
             self._say_again(Kind.TRAILER)
         self._collected.set()
 
-    def _is_last(self, burst: int) -> bool:
-        """Does nothing come after this burst?"""
-        return burst in (0, self.settings.bursts) or bool(self._cancel_cause) or self._alone
+    @property
+    def _is_last(self) -> bool:
+        """Does nothing come after this round?"""
+        last = self._burst is None or self._burst.share.round.last
+        return last or bool(self._cancel_cause) or self._master.gone
 
     @property
     def _free_started(self) -> int:
@@ -446,7 +461,7 @@ class WorkerSide:
             burst=0,
             intended=self._free_started,
             recorded=len(self._records),
-            **self._clock_figures(),
+            **self._master.clock_figures(),
             wall_step_ms=round(self._free.wall_step_ms(), 3) if self._free is not None else 0.0,
             lag={
                 name: meter.summary(0, self._clock.monotonic_ns())
@@ -457,31 +472,12 @@ class WorkerSide:
             server_clock=self._free.server_clock() if self._free is not None else {},
         )
 
-    def _send_records(self) -> None:
-        """In pieces, one unacknowledged at a time: the master's own word that it has them."""
-        lines: list[str] = []
-        size = 0
-        for record in [*self._records, None]:
-            line = record.to_json() if record is not None else ""
-            if lines and (record is None or size + len(line) > RECORDS_BYTES):
-                self._sequence += 1
-                acked = self._acks.setdefault(self._sequence, Event())
-                # Again until it is there: a connection that was cut takes along what was under way.
-                for _ in range(ACK_TRIES):
-                    if self._alone or acked.is_set():
-                        break
-                    self._message(Kind.RECORDS, {"sequence": self._sequence, "records": lines})
-                    acked.wait(ACK_WAIT_S)
-                lines, size = [], 0
-            if record is not None:
-                lines.append(line)
-                size += len(line)
-
     def _marked(self, session: Session, mark: Mark, at_ns: int) -> None:
         assert self._series is not None
         self._series.marked(session.planned.ordinal, mark)
         self._counts["answered"] += mark == Mark.WELCOMED
-        self._stats.marked(mark, at_ns, session.marks_ns)
+        if session.planned.role is Role.BURST:
+            self._stats.marked(mark, at_ns, session.marks_ns)
 
     def _decided(self, record: Record) -> None:
         assert self._journal is not None
@@ -502,12 +498,13 @@ class WorkerSide:
         record = kept
         self._journal.record(record)
         self._records.append(record)
-        self._stats.recorded(record)
+        if record.role == Role.BURST:
+            self._stats.recorded(record)
         assert self._series is not None
         self._series.recorded(record)
 
     def _tell_parked(self) -> None:
-        self._send(Kind.PARKED, {"count": self._parked, "trip_ns": self._master_clock.trip_ns})
+        self._send(Kind.PARKED, {"count": self._parked, "trip_ns": self._master.clock.trip_ns})
 
     def _tell_decided(self) -> None:
         self._message(Kind.DECIDED, dict(self._counts))
@@ -527,36 +524,10 @@ class WorkerSide:
                 told = dict(self._counts)
                 self._tell_decided()
 
-    def _ping(self) -> None:
-        pings = 0
-        while True:
-            self._send(Kind.PING, {"sent_ns": self._clock.monotonic_ns()})
-            pings += 1
-            pause_s = QUICK_PING_S if pings < QUICK_PINGS or self._nears_t0 else PING_S
-            if pause_s == PING_S and self._parked and self._barrier.step is WorkerStep.IDLE:
-                # The master may have missed it.
-                self._tell_parked()
-            # Counted, not timed: a process that was stopped for a while has heard nobody either.
-            self._unheard_s += pause_s
-            gevent.sleep(pause_s)
-            if self._unheard_s >= MASTER_GONE_S:
-                self._alone = True
-                self._master_gone()
-                return
-
-    def _clock_figures(self) -> dict[str, Any]:
-        """For the trailer: the master's clock against ours, and whether it always was so. What it moved by
-        is uncertain, too."""
-        known = self._master_clock
-        offset = known.offset(self._clock.monotonic_ns())
-        if offset is None:
-            return {}
-        return {
-            "clock_offset_ms": round(offset.offset_ns / NS_PER_MS, 3),
-            "clock_uncertainty_ms": round((offset.uncertainty_ns + known.moved_ns) / NS_PER_MS, 3),
-            "clock_steps": known.apart,
-            "clock_moved_ms": round(known.moved_ns / NS_PER_MS, 3),
-        }
+    def _park_again(self) -> None:
+        """The master may have missed it."""
+        if self._parked and self._barrier.step is WorkerStep.IDLE:
+            self._tell_parked()
 
 
 def _tell_way(found: Found) -> None:

@@ -51,7 +51,9 @@ WORTH_SHARE: Final = 0.05
 WORTH_RATE: Final = 0.01
 # The smallest sample of which a p10 says anything.
 MIN_SESSIONS: Final = 10
-MARKS: Final = (Mark.DISPATCHED, Mark.CONNECTED, Mark.AGENT_JOINED, Mark.FIRST_AUDIO, Mark.WELCOMED)
+MARKS: Final = (
+    Mark.SESSION_CREATED, Mark.DISPATCHED, Mark.CONNECTED, Mark.AGENT_JOINED, Mark.FIRST_AUDIO, Mark.WELCOMED,
+)  # fmt: skip
 PERCENTS: Final = (50, 95, 99)
 GROUPS: Final = ("lost", "duplicate")
 NOT_OK: Final = "not ok"

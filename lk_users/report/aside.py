@@ -8,8 +8,6 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
 
-from lk_users.report.folder import PAGE_FILE
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -27,7 +25,6 @@ def page_aside(run_dir: Path) -> str:
     """
     environ = {name: value for name, value in os.environ.items() if not name.startswith(NOT_ITS_BUSINESS)}
     try:
-        (run_dir / PAGE_FILE).unlink(missing_ok=True)
         done = subprocess.run(
             [sys.executable, "-P", "-m", _MODULE, str(run_dir)],
             env=environ,

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.record import Mark
-from lk_users.report import agent_load, region_words, witness_words, words
+from lk_users.report import agent_load, backend, region_words, round_words, witness_words, words
 from lk_users.settings import WELCOME_ITEMS
 from lk_users.welcome import mark_of
 
@@ -23,12 +23,16 @@ SLOS_SHOWN: Final = 4
 FAILURES_SHOWN: Final = 3
 # Both ids, both moments and both workers of a job that came twice have to fit.
 TWICE_LINES: Final = 4
+# What it is, its cause, and what to check.
+ALONE_LINES: Final = 4
+ANEW_LINES: Final = 4
 AGENT_LINES_SHOWN: Final = 3
 REGION_LINES_SHOWN: Final = 4
 REGIONS_SHOWN: Final = 4
 
 MARKS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        Mark.SESSION_CREATED: "session created",
         Mark.DISPATCHED: "dispatch answered",
         Mark.CONNECTED: "user in the room",
         Mark.AGENT_JOINED: "agent in the room",
@@ -44,8 +48,10 @@ def text(summary: Summary) -> str:
     """The ending, without a final newline."""
     lines = [
         words.headline(summary),
+        *_points(round_words.alone_lines(summary), 1, ALONE_LINES),
         *_points(summary["void_reasons"], REASONS_SHOWN),
         *_slo_lines(summary["slo"]),
+        *(_points([anew], 1, ANEW_LINES) if (anew := words.anew_line(summary)) else []),
         "",
         _about(summary),
         *_points([words.session_line(summary)], 1),
@@ -54,8 +60,9 @@ def text(summary: Summary) -> str:
         *_points(agent_load.lines(summary), AGENT_LINES_SHOWN),
         "",
         "Where the time went",
-        *_points(words.time_lines(summary), 5),
+        *_points([*words.time_lines(summary), *backend.lines(summary)], 5),
         *_mark_lines(summary["marks"], summary["settings"]),
+        *_round_lines(summary),
         *_region_lines(summary),
         "",
         "How far to trust it",
@@ -85,23 +92,25 @@ def _points(sentences: Sequence[str], shown: int, lines_each: int = 2) -> list[s
 
 
 def _slo_lines(slos: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The missed ones first."""
-    ordered = sorted(slos, key=lambda slo: slo["ok"])
-    lines = [
-        f"  {'met   ' if slo['ok'] else 'MISSED'}  {slo['text']}   (was {words.slo_value(slo)})"
-        for slo in ordered[:SLOS_SHOWN]
-    ]
+    """Those without data first, then the missed ones."""
+    ordered = sorted(slos, key=lambda slo: (slo["value"] is not None, slo["ok"]))
+    lines = [f"  {_state(slo)}  {slo['text']}   ({words.slo_was(slo)})" for slo in ordered[:SLOS_SHOWN]]
     return lines + ([f"  and {len(slos) - SLOS_SHOWN} more" for _ in (0,) if len(slos) > SLOS_SHOWN])
 
 
+def _state(slo: Mapping[str, Any]) -> str:
+    """What is not well stands out."""
+    state = words.slo_state(slo)
+    return f"{state if slo['ok'] else state.upper():<6}"
+
+
 def _about(summary: Summary) -> str:
-    agent = summary["settings"].get("agent-name") or "the unnamed agent"
     resolved = summary["resolved"]
     bursts = words.plural(len(summary["bursts"]), "burst")
     where = f" on {url}" if (url := summary["target"].get("url")) else ""
     return (
-        f"Run {summary['run_id']}{where}: {bursts}, agent {agent}, dispatch by {resolved['dispatch']}, "
-        f"{resolved['order']}"
+        f"Run {summary['run_id']}{where}: {bursts}, agent {backend.agent(summary)}, dispatch by "
+        f"{resolved['dispatch']}, {resolved['order']}"
     )
 
 
@@ -124,6 +133,19 @@ def _mark_lines(marks: Mapping[str, Any], settings: Mapping[str, Any]) -> list[s
         cells = "".join(f"{words.duration(marks[name][key]):>9}" for key in ("p50", "p90", "p99", "max"))
         lines.append(f"  {title:<26}{cells}{marks[name]['censored']:>7}")
     return lines
+
+
+def _round_lines(summary: Summary) -> list[str]:
+    """The burst beside what it is compared with; nothing where there is nothing."""
+    rows = round_words.rows(summary)
+    if not rows:
+        return []
+    return [
+        "",
+        "Is it the burst?",
+        *_points(round_words.lines(summary), 2, ALONE_LINES),
+        *(f"  {row[0]:<26}" + "".join(f"{cell:>9}" for cell in row[1:]) for row in rows),
+    ]
 
 
 def _region_lines(summary: Summary) -> list[str]:

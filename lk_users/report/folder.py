@@ -3,7 +3,7 @@
 ::
 
     run.json          what was asked for, written before the first user
-    bursts.jsonl      who takes part in each burst, and again with its T0 when that is announced
+    bursts.jsonl      each round: what it is and who takes part, and again with its T0 when announced
     void.jsonl        what the master alone knows of why the run is void
     agent_workers.jsonl   what the agent's workers said of their load (--agent-worker-url)
     workers/*.jsonl   each worker's journal (lk_users.sinks.jsonl)
@@ -28,10 +28,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lk_users.agent_worker import AgentWorkerSample
+from lk_users.course import FREE, Round
 from lk_users.errors import RecordError, Refused
 from lk_users.health import Trailer
 from lk_users.outcome import Finding
-from lk_users.plan import Share, offset_ns, planned, unrecorded
+from lk_users.plan import Share, planned, unrecorded
 from lk_users.record import Record, build
 from lk_users.settings import TEMPLATE_OPTIONS, Settings
 from lk_users.sinks.jsonl import DECIDED, RECORD, SHARE, TRAILER, WORKERS_DIR
@@ -100,7 +101,7 @@ class RunInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerShare:
-    """A worker's part of a burst: ordinals ``first`` to ``first + count - 1``."""
+    """A worker's part of a round: ordinals ``first`` to ``first + count - 1``."""
 
     worker: str
     region: str
@@ -110,9 +111,11 @@ class WorkerShare:
 
 @dataclass(frozen=True, kw_only=True)
 class BurstInfo:
-    """One burst as it was announced. ``t0_wall_ns``: Unix time, for display; 0: not known."""
+    """One round as it was announced. ``t0_wall_ns``: Unix time, for display; 0: not known."""
 
     burst: int
+    """Its number."""
+    round: Round
     t0_wall_ns: int
     intended: int
     workers: tuple[WorkerShare, ...] = ()
@@ -194,12 +197,13 @@ def read_accounts(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def read_bursts(run_dir: Path) -> list[BurstInfo]:
-    """The bursts that were shared out, by number: as announced, else without a T0. Raises RecordError."""
+    """The rounds that were shared out, by number: as announced, else without a T0. Raises RecordError."""
     path = run_dir / BURSTS_FILE
     bursts = {}
     for where, data in _lines(path) if path.exists() else ():
         shares = [_built(WorkerShare, share, where) for share in data.pop("workers", ())]
-        burst = _built(BurstInfo, {**data, "workers": tuple(shares)}, where)
+        of = _round(data.get("round"), where)
+        burst = _built(BurstInfo, {**data, "round": of, "workers": tuple(shares)}, where)
         bursts[burst.burst] = burst
     return [bursts[number] for number in sorted(bursts)]
 
@@ -219,12 +223,11 @@ def merge(run_dir: Path, info: RunInfo, settings: Settings) -> Merged:
         for where, data in _lines(path):
             _take(found, data, where, path.stem)
     records = {**found.decided, **found.final}
-    totals = {burst.burst: burst.intended for burst in bursts}
-    zeros = _zeros_ns(bursts, records.values(), settings)
+    rounds = {burst.burst: burst.round for burst in bursts}
+    zeros = _zeros_ns(bursts, records.values())
     missing = []
     for (number, ordinal), (worker, region) in sorted(found.owners.items()):
-        total = totals.get(number, info.users)
-        item = planned(info.run_id, number, ordinal, settings, region, total)
+        item = planned(info.run_id, number, ordinal, settings, region, rounds.get(number, FREE))
         lost = _lost(item, info, settings, worker, region, zeros.get(number, 0))
         if lost.session_id not in records:
             records[lost.session_id] = lost
@@ -300,12 +303,19 @@ def _built(kind: type[_T], data: object, where: str) -> _T:
         raise RecordError(f"{where}: {exc}") from exc
 
 
+def _round(data: object, where: str) -> Round:
+    try:
+        return Round.from_dict(data)
+    except RecordError as exc:
+        raise RecordError(f"{where}: {exc}") from exc
+
+
 def _take(found: _Found, data: dict[str, Any], where: str, stem: str) -> None:
     """One line of a journal."""
     kind = data.get("kind")
     try:
         if kind == SHARE:
-            share = _built(Share, data.get("share"), where)
+            share = Share.from_dict(data.get("share"))
             owner = (data.get("worker", stem), data.get("region", ""))
             found.own(share.burst, share.first, share.count, owner)
         elif kind in (DECIDED, RECORD):
@@ -320,11 +330,12 @@ def _take(found: _Found, data: dict[str, Any], where: str, stem: str) -> None:
         raise RecordError(text if text.startswith(where) else f"{where}: {text}") from exc
 
 
-def _zeros_ns(bursts: Sequence[BurstInfo], records: Iterable[Record], settings: Settings) -> dict[int, int]:
-    """T0 of each burst as Unix time: as announced, else as its first record has it."""
+def _zeros_ns(bursts: Sequence[BurstInfo], records: Iterable[Record]) -> dict[int, int]:
+    """T0 of each round as Unix time: as announced, else as its first record has it."""
     zeros: dict[int, int] = {}
+    rounds = {burst.burst: burst.round for burst in bursts}
     for record in records:
-        zero_ns = record.intended_wall_ns - offset_ns(record.ordinal, settings)
+        zero_ns = record.intended_wall_ns - rounds.get(record.burst, FREE).offset_ns(record.ordinal)
         zeros[record.burst] = min(zeros.get(record.burst, zero_ns), zero_ns)
     return {**zeros, **{burst.burst: burst.t0_wall_ns for burst in bursts if burst.t0_wall_ns}}
 

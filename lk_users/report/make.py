@@ -53,21 +53,21 @@ class Draft:
     summary: Mapping[str, Any]
 
 
-def make_report(run_dir: Path) -> Judgement:
+def make_report(run_dir: Path, slo_text: str = "") -> Judgement:
     """Writes records.jsonl, summary.json, summary.md and junit.xml from what the run left behind;
-    support.md and support.zip where a session or the run failed. report.html is made from these afterwards
-    (:mod:`lk_users.report.page`).
+    support.md and support.zip where a session or the run failed. ``slo_text``: SLOs to judge it by anew;
+    empty: the run's own. report.html is made from these afterwards (:mod:`lk_users.report.page`).
 
-    Made again, each has the same bytes. Raises Refused where there is no run, RecordError where it cannot
-    be read, OSError where it cannot be written.
+    Made again, each has the same bytes. Raises Refused where there is no run or an SLO is none, RecordError
+    where it cannot be read, OSError where it cannot be written.
     """
-    found = draft(run_dir)
+    found = draft(run_dir, slo_text)
     write_report(found)
     return found.judgement
 
 
-def draft(run_dir: Path) -> Draft:
-    """Raises Refused where there is no run, RecordError where it cannot be read."""
+def draft(run_dir: Path, slo_text: str = "") -> Draft:
+    """Raises Refused where there is no run or an SLO is none, RecordError where it cannot be read."""
     info = RunInfo.read(run_dir)
     settings = info.run_settings()
     merged = merge(run_dir, info, settings)
@@ -76,18 +76,20 @@ def draft(run_dir: Path) -> Draft:
         merged.records,
         merged.trailers,
         merged.intended,
-        [objective.evaluate(figures) for objective in slo.parse(settings.slo)],
+        [objective.evaluate(figures) for objective in slo.parse(slo_text or settings.slo)],
         settings,
         merged.workers,
         [*read_reasons(run_dir), *_conflict_reasons(merged.conflicts)],
     )
-    summary = summarize(info, settings, merged, judgement, read_samples(run_dir))
+    summary = summarize(info, settings, merged, judgement, read_samples(run_dir), anew=bool(slo_text))
     return Draft(run_dir, info, settings, merged, figures, judgement, summary)
 
 
 def write_report(found: Draft) -> None:
     """Raises RecordError, OSError."""
     run_dir, merged = found.run_dir, found.merged
+    # Whatever fails from here on, no page of an earlier report lies beside the figures of this one.
+    (run_dir / PAGE_FILE).unlink(missing_ok=True)
     summary = {**found.summary, "sinks": _sinks(merged.trailers, read_accounts(run_dir))}
     write_atomically(run_dir / RECORDS_FILE, "".join(record.to_json() + "\n" for record in merged.records))
     write_atomically(run_dir / SUMMARY_FILE, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
@@ -97,6 +99,10 @@ def write_report(found: Draft) -> None:
     if found.settings.engine != "idle" and not _all_well(found.figures, found.judgement):
         write_atomically(run_dir / SUPPORT_FILE, support.text(summary, found.figures))
         write_atomically(run_dir / BUNDLE_FILE, bundle(run_dir, found.info.run_id, merged.records))
+    else:
+        # A report by other SLOs may have left them.
+        for name in (SUPPORT_FILE, BUNDLE_FILE):
+            (run_dir / name).unlink(missing_ok=True)
 
 
 def _sinks(trailers: Sequence[Trailer], accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

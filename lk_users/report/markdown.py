@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lk_users.outcome import Finding, fault_of
-from lk_users.report import agent_load, region_words, witness_words, words
+from lk_users.report import agent_load, backend, region_words, round_words, witness_words, words
 from lk_users.report.tables import cell, marks, phases, points, table
 
 if TYPE_CHECKING:
@@ -18,15 +18,16 @@ def text(summary: Summary) -> str:
     """The whole file, with its final newline."""
     parts = [
         f"# {words.headline(summary)}",
-        points(summary["void_reasons"]),
+        points([*round_words.alone_lines(summary), *summary["void_reasons"]]),
         _about(summary),
         table(
             ("SLO", "was", ""),
             (
-                (f"`{s['text']}`", words.slo_value(s), "met" if s["ok"] else "**missed**")
+                (f"`{s['text']}`", words.slo_value(s), "met" if s["ok"] else f"**{words.slo_state(s)}**")
                 for s in summary["slo"]
             ),
         ),
+        words.anew_line(summary),
         "## What became of the sessions",
         words.session_line(summary),
         points(words.failure_lines(summary)),
@@ -35,15 +36,15 @@ def text(summary: Summary) -> str:
         _outcomes(summary),
         _twice(summary),
         "## Where the time went",
-        points(words.time_lines(summary)),
+        points([*words.time_lines(summary), *backend.lines(summary)]),
         phases(summary["phases"]),
         "From the planned start. A session that never got there counts at its deadline, and under *never*.",
         marks(summary["marks"]),
+        _rounds(summary),
         _regions(summary),
         "## How far to trust it",
         points(_trust(summary)),
         _workers(summary["workers"]),
-        _bursts(summary["bursts"]),
         _witness(summary["witness"]),
         "## Slowest and failed sessions",
         _slowest(summary["slowest"]),
@@ -117,6 +118,14 @@ def _agent_workers(summary: Summary) -> str:
     return table(head, rows)
 
 
+def _rounds(summary: Summary) -> str:
+    """Every round, where there is more than one."""
+    head, *rows = round_words.table_rows(summary) or [()]
+    if not rows:
+        return ""
+    return "\n\n".join(filter(None, ("## By round", points(round_words.lines(summary)), table(head, rows))))
+
+
 def _regions(summary: Summary) -> str:
     """Side by side, where there is more than one."""
     head, *rows = region_words.table_rows(summary) or [()]
@@ -156,25 +165,6 @@ def _workers(workers: Sequence[Mapping[str, Any]]) -> str:
         "memory",
     )
     return table(head, rows)
-
-
-def _bursts(bursts: Sequence[Mapping[str, Any]]) -> str:
-    """Only worth a table where there is more than one."""
-    if len(bursts) < 2:
-        return ""
-    rows = [
-        (
-            str(burst["burst"]),
-            burst["t0"] or "not known",
-            str(burst["sessions"]),
-            str(burst["outcomes"].get(Finding.OK, 0)),
-            words.duration(burst["first_audio"]["p50"]) if burst["first_audio"]["n"] else "-",
-            words.duration(burst["welcomed"]["p50"]) if burst["welcomed"]["n"] else "-",
-            words.duration(burst["welcomed"]["p99"]) if burst["welcomed"]["n"] else "-",
-        )
-        for burst in bursts
-    ]
-    return table(("burst", "T0 (UTC)", "sessions", "ok", "heard p50", "welcomed p50", "welcomed p99"), rows)
 
 
 def _witness(witness: Mapping[str, Any] | None) -> str:

@@ -21,7 +21,8 @@ from lk_users.clock import NS_PER_MS
 from lk_users.outcome import ORDER, Finding
 from lk_users.record import Mark
 from lk_users.report.figures import bottleneck, in_ms, mark_figures, phase_figures, spread, worst_lag
-from lk_users.slo import GROUPS, belongs
+from lk_users.slo import belongs
+from lk_users.slo_grammar import GROUPS
 from lk_users.stats import mark_samples_ns, percentile, start_errors_ns, tally
 
 if TYPE_CHECKING:

@@ -6,13 +6,16 @@ Nothing here depends on when or where it is made, so a report made again has the
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users import agent_worker
 from lk_users.clock import NS_PER_MS, NS_PER_S
+from lk_users.course import Role
 from lk_users.outcome import ORDER, OURS, Finding
 from lk_users.record import Mark
+from lk_users.report import backend
 from lk_users.report.clocks import contradictions
 from lk_users.report.figures import (
     bottleneck,
@@ -27,9 +30,10 @@ from lk_users.report.regions import compared, concentrated, regions
 from lk_users.report.users import users
 from lk_users.report.witness import section
 from lk_users.sinks.wav import EVIDENCE as AUDIO
-from lk_users.slo import GROUPS, belongs
+from lk_users.slo import belongs
+from lk_users.slo_grammar import GROUPS
 from lk_users.stats import limit_ns, start_errors_ns, tally
-from lk_users.verdict import counted
+from lk_users.verdict import counted, of_role
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,11 +70,20 @@ def summarize(
     merged: Merged,
     judgement: Judgement,
     samples: Sequence[AgentWorkerSample] = (),
+    *,
+    anew: bool = False,
 ) -> dict[str, Any]:
-    """The summary of one run, ready for JSON. ``samples``: what the agent's workers said of themselves."""
-    records = merged.records
+    """The summary of one run, ready for JSON. ``samples``: what the agent's workers said of themselves;
+    ``anew``: judged by other SLOs than the run's own.
+
+    All of it is over the sessions of bursts, but for ``rounds``, which has each by itself, and ``workers``,
+    whose health is that of the whole run.
+    """
+    records = of_role(merged.records, Role.BURST)
     figures = counted(records, settings)
-    workers = _workers(records, merged.trailers)
+    workers = _workers(merged.records, merged.trailers)
+    beside = [burst for burst in merged.bursts if burst.round.role is not Role.BURST]
+    missing = set(merged.missing)
     by_region = regions(records, figures, workers)
     return {
         "schema": SCHEMA,
@@ -78,22 +91,24 @@ def summarize(
         "verdict": judgement.verdict.value,
         "exit_code": int(judgement.exit_code),
         "void_reasons": list(judgement.void_reasons),
-        "slo": [{"text": slo.text, "value": slo.value, "ok": slo.ok} for slo in judgement.slo],
+        "slo": [asdict(slo) for slo in judgement.slo],
+        "judged_anew": anew,
         "settings": {**info.settings, "users": str(info.users)},
         "resolved": {
             "dispatch": settings.dispatch,
             "order": settings.order,
             "release": settings.release,
             "engine": settings.engine,
-            "batches": settings.batch_size > 0,
+            "batches": any(burst.round.length_ns for burst in merged.bursts if burst not in beside),
+            "slo": settings.slo,
         },
         "target": dict(info.target),
         "versions": dict(info.versions),
-        "wall": {"started": info.started, "ended": iso(max(map(_ended_ns, records), default=0))},
+        "wall": {"started": info.started, "ended": iso(max(map(_ended_ns, merged.records), default=0))},
         "sessions": {
-            "intended": merged.intended,
+            "intended": merged.intended - sum(burst.intended for burst in beside),
             "recorded": len(records),
-            "unrecorded": len(merged.missing),
+            "unrecorded": sum(record.session_id in missing for record in records),
             "uncounted": len(records) - len(figures),
         },
         "outcomes": tally(record.outcome for record in records),
@@ -107,18 +122,22 @@ def summarize(
         "bottleneck_slowest_tenth": bottleneck_slowest(figures),
         "server_clock": _server_clock(records, merged.trailers),
         "entered_twice": _entered_twice(records),
-        "bursts": [_burst(number, merged.bursts, figures) for number in _burst_numbers(merged)],
+        "bursts": [
+            _burst(number, merged.bursts, figures) for number in _burst_numbers(records, merged.bursts)
+        ],
+        "rounds": [_round(burst, merged.records) for burst in merged.bursts],
         "workers": workers,
         "regions": by_region,
         "regions_compared": {
             "wait": compared(by_region, figures),
             "failures": concentrated(by_region),
         },
+        "backend": backend.section(figures, settings, info.target),
         "users": users(figures, settings.mic),
         "agent_workers": agent_worker.fold(settings.agent_worker_urls, samples),
         "witness": section(figures, merged.trailers),
         "sinks": {},
-        "audio": [_audio(record) for record in records if AUDIO in record.evidence],
+        "audio": [_audio(record) for record in merged.records if AUDIO in record.evidence],
         "slowest": [_session(record) for record in _slowest(figures)],
     }
 
@@ -179,8 +198,9 @@ def _entered_twice(records: Sequence[Record]) -> list[dict[str, Any]]:
     ]
 
 
-def _burst_numbers(merged: Merged) -> list[int]:
-    return sorted({r.burst for r in merged.records} | {burst.burst for burst in merged.bursts})
+def _burst_numbers(records: Sequence[Record], rounds: Sequence[BurstInfo]) -> list[int]:
+    begun = {of.burst for of in rounds if of.round.role is Role.BURST}
+    return sorted({record.burst for record in records} | begun)
 
 
 def _burst(number: int, announced: Sequence[BurstInfo], records: Sequence[Record]) -> dict[str, Any]:
@@ -196,6 +216,27 @@ def _burst(number: int, announced: Sequence[BurstInfo], records: Sequence[Record
         "start_error_ms": spread(start_errors_ns(mine), (50, 99)),
         "first_audio": mark_figures(mine, Mark.FIRST_AUDIO),
         "welcomed": mark_figures(mine, Mark.WELCOMED),
+    }
+
+
+def _round(announced: BurstInfo, records: Sequence[Record]) -> dict[str, Any]:
+    """One round of any role, by its number."""
+    mine = [record for record in records if record.burst == announced.burst]
+    of = announced.round
+    return {
+        "round": announced.burst,
+        "role": of.role.value,
+        "users": of.users,
+        "batch_size": of.batch_size,
+        "batch_delay_s": of.batch_delay_s,
+        "spread_s": of.spread_s,
+        "t0": iso(announced.t0_wall_ns),
+        "intended": announced.intended,
+        "recorded": len(mine),
+        "outcomes": tally(record.outcome for record in mine),
+        "causes": _causes(mine),
+        "start_error_ms": spread(start_errors_ns(mine), (50, 99), n=True),
+        "marks": {mark.value: mark_figures(mine, mark) for mark in Mark},
     }
 
 

@@ -31,6 +31,10 @@ BAD_QUALITIES: Final = ("lost", "poor")
 
 PHASES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
+        Phase.SESSION_API: (
+            "the answer of your own backend",
+            "from writing the request to its answer",
+        ),
         Phase.DISPATCH_API: ("the answer to the dispatch request", "from writing the request to its answer"),
         Phase.USER_JOIN: ("the user's own way into the room", "from writing the join to being in the room"),
         Phase.MEDIA_SETUP: ("setting up media", "from being in the room to the media connection being up"),
@@ -52,7 +56,8 @@ OUTCOMES: Final[Mapping[str, str]] = MappingProxyType(
         Finding.CLIENT_BLIND: "the server lists the agent in the room, and the user did not see it",
         Finding.MEDIA_FAILED: "in the room, and the media connection never came up",
         Finding.DISPATCH_UNCLEAR: "the dispatch request timed out or failed, and yet there was a job",
-        Finding.RATE_LIMITED: "the server refused the request for its rate limit (HTTP 429)",
+        Finding.RATE_LIMITED: "the request was refused for its rate limit (HTTP 429)",
+        Finding.SESSION_FAILED: "your own backend gave nothing to join with",
         Finding.DISPATCH_FAILED: "the dispatch request was refused, failed or never answered",
         Finding.CONNECT_FAILED: "the user's first try to join failed; an SDK would have tried again",
         Finding.USER_DROPPED: "the server sent the user away",
@@ -139,10 +144,39 @@ def slo_value(slo: Mapping[str, Any]) -> str:
     """What an SLO came to, in its own unit."""
     value = slo["value"]
     if value is None:
+        return str(slo["missing"])
+    where = f" in {slo['worst']}" if slo["worst"] else ""
+    if slo["never"]:
+        return f"never within {duration(value)}{where}"
+    if slo["unit"] == "count":
+        return f"{value:g}{where}"
+    if slo["unit"] == "share":
+        return f"{100 * value:.6g} %{where}"
+    part = slo["samples"] < slo["sessions"]
+    had = f", over the {slo['samples']} of {slo['sessions']} sessions that have it" if part else ""
+    return f"{duration(value)}{where}{had}"
+
+
+def slo_was(slo: Mapping[str, Any]) -> str:
+    """The same, as it stands behind an SLO."""
+    return slo_value(slo) if slo["value"] is None else f"was {slo_value(slo)}"
+
+
+def slo_state(slo: Mapping[str, Any]) -> str:
+    if slo["value"] is None:
         return "no data"
-    if slo["text"].startswith("count"):
-        return f"{value:g}"
-    return f"{100 * value:.4g} %" if slo["text"].startswith("rate") else duration(value)
+    return "met" if slo["ok"] else "missed"
+
+
+def anew_line(summary: Summary) -> str:
+    """Where the SLOs are not the run's own; empty where they are."""
+    if not summary["judged_anew"]:
+        return ""
+    own = summary["resolved"]["slo"]
+    return (
+        "Judged anew by the SLOs that were given to `lk-users report`. The run's own, by which "
+        f"`lk-users report RUN_DIR` judges it again: `{own}`."
+    )
 
 
 def session_line(summary: Summary) -> str:
@@ -169,7 +203,8 @@ def failure_lines(summary: Summary) -> list[str]:
             shown.append(f"and {plural(rest, 'other cause')}")
         count = summary["outcomes"][name]
         lines.append(
-            f"{count} {name} ({FAULTS[fault_of(outcome)]}): {OUTCOMES[outcome]}. Cause: {', '.join(shown)}."
+            f"{count} {name} ({FAULTS[fault_of(outcome)]}): {meaning(outcome, summary)}. "
+            f"Cause: {', '.join(shown)}."
         )
     uncounted = summary["sessions"]["uncounted"]
     if uncounted:
@@ -178,6 +213,18 @@ def failure_lines(summary: Summary) -> list[str]:
             "--release free, and in no figure or SLO."
         )
     return lines
+
+
+def lacks_key(summary: Summary) -> bool:
+    """Were tokens a backend's, and the API not asked for want of a key?"""
+    return summary["backend"] is not None and not summary["backend"]["api_key"]
+
+
+def meaning(outcome: Finding, summary: Summary) -> str:
+    """What an outcome means, as far as it is known in this run."""
+    if outcome is Finding.NEVER_ASSIGNED and lacks_key(summary):
+        return "no agent came; what became of the job is not known"
+    return OUTCOMES[outcome]
 
 
 def twice_lines(summary: Summary) -> list[str]:

@@ -2,7 +2,7 @@
 
 ::
 
-    {"kind": "share", "worker": …, "region": …, "share": {run_id, burst, first, count, total}}
+    {"kind": "share", "worker": …, "region": …, "share": {run_id, burst, first, count, round: {…}}}
     {"kind": "decided", "record": {…}}     provisional: before the server was asked what it knows
     {"kind": "record", "record": {…}}      final
     {"kind": "trailer", "trailer": {…}}

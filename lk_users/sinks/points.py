@@ -4,7 +4,7 @@
 
     lk_session   one a session: every mark and phase, ids as text
     lk_worker    one a worker and burst: how well the generator was
-    lk_run       start, each T0 and the end of a run: marks on a time axis
+    lk_run       start, T0 of each round and end of a run: marks on a time axis
     lk_live      once a second and worker: where its users are now
 
 Tags are few and their values known beforehand; ids are fields. Two points of one measurement with equal
@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.clock import NS_PER_MS
+from lk_users.course import Role
 from lk_users.record import Mark
 from lk_users.stats import limit_ns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lk_users.course import Round
     from lk_users.health import Trailer
     from lk_users.record import Record
 
@@ -84,6 +86,7 @@ def session_point(record: Record) -> Point:
             "engine": record.engine,
             "outcome": record.outcome.value,
             "burst": str(record.burst),
+            "role": record.role,
         },
         fields,
         record.intended_wall_ns + record.ordinal,
@@ -114,10 +117,10 @@ def start_point(run_id: str, users: int, agent_name: str, started_wall_ns: int) 
     return Point(RUN, {"run": run_id, "event": "start"}, {"text": text, "users": users}, started_wall_ns)
 
 
-def t0_point(run_id: str, burst: int, intended: int, t0_wall_ns: int) -> Point:
-    """A burst was released."""
-    text = f"T0 of burst {burst}: {intended} sessions"
-    tags = {"run": run_id, "event": "t0"}
+def t0_point(run_id: str, burst: int, of: Round, intended: int, t0_wall_ns: int) -> Point:
+    """A round was released. Event ``t0`` is that of a burst; others are called by their role."""
+    text = f"T0 of {of.named(burst)}: {intended} {'session' if intended == 1 else 'sessions'}"
+    tags = {"run": run_id, "event": "t0" if of.role is Role.BURST else of.role.value}
     return Point(RUN, tags, {"text": text, "burst": burst, "sessions": intended}, t0_wall_ns)
 
 

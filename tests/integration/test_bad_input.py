@@ -65,7 +65,11 @@ def faults(done: Finished) -> list[str]:
         (("--welcome-timeout", "nan"), "--welcome-timeout nan: must be a number"),
         (("--watch", "soon"), "--watch soon: not a number"),
         (("--max-stall", "1s"), "--max-stall 1s: not a number"),
-        (("--slo", "p95(happiness) <= 1"), "--slo 'p95(happiness) <= 1': unknown name happiness"),
+        (("--slo", "p95(happiness) <= 1"), "--slo 'p95(happiness) <= 1': character 5: unknown name"),
+        (
+            ("--slo", "count(lost) in engine=sdk == 0"),
+            "--slo 'count(lost) in engine=sdk == 0': no session of this run has engine sdk; give --witness",
+        ),
         (("--region", "a b"), "--region 'a b': use letters"),
         (("--influx-url", "http://127.0.0.1:8086"), "INFLUX_TOKEN is not set: --influx-url needs a token"),
     ],

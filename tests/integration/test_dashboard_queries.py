@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,8 @@ def write(influxd: Influxd, point: points.Point) -> None:
 
 @pytest.fixture(scope="module")
 def finished(stack: Stack, influxd: Influxd, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A burst of 60 in two regions, in which a quarter gets no welcome, and which wrote its points itself."""
+    """A burst of 60 in two regions, in which a quarter gets no welcome, and which wrote its points itself.
+    Beside it stand sessions of a baseline and a control, which are in no figure."""
     folder = tmp_path_factory.mktemp("dashboards")
     fates = folder / "fates.jsonl"
     fates.write_text("".join(json.dumps({"lk": {"fault": fate} if fate else {}}) + "\n" for fate in FATES))
@@ -129,6 +131,12 @@ def finished(stack: Stack, influxd: Influxd, tmp_path_factory: pytest.TempPathFa
         )  # fmt: skip
         done = master.finish(120)
         assert done.code == 10, done.stdout + done.stderr
+        for record in map(Record.from_dict, done.records):
+            for burst, role in ((0, "baseline"), (2, "control")):
+                marks_ns = {name: 7 * at_ns for name, at_ns in record.marks_ns.items()}
+                beside = replace(record, burst=burst, role=role, marks_ns=marks_ns)
+                if record.ordinal < 3:
+                    write(influxd, points.session_point(beside))
         return done
     finally:
         for process in started:

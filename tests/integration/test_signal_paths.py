@@ -11,6 +11,7 @@ import uvloop
 
 from lk_users.burst import Burst, Meters, Stage, Worker
 from lk_users.clock import NS_PER_S, SystemClock
+from lk_users.course import Role, Round
 from lk_users.engines.listen import ListenEngine, Surroundings
 from lk_users.health import LagMeter
 from lk_users.plan import Share
@@ -20,6 +21,7 @@ from lk_users.wire.api import Api, Keys
 from lk_users.wire.armed import Endpoint
 from lk_users.wire.microphone import Microphones
 from lk_users.wire.seams import SharedCertificate, host_addresses
+from lk_users.wire.servers import Servers
 from lk_users.wire.signalling import Pinger, SignalPath
 
 if TYPE_CHECKING:
@@ -56,9 +58,10 @@ async def burst(target: Target, path: SignalPath) -> list[Record]:
     options = {"agent_name": "welcome", "welcome": "state,track,audio,text", "session_timeout": "20"}
     settings = Settings.from_options(options, USERS)
     around = Surroundings(
+        address=target.address,
         endpoint=Endpoint.resolve(target.host, target.port, target.authority, tls=False),
-        prefix="",
         keys=keys,
+        servers=Servers(),
         clock=clock,
         path=path,
         addresses=host_addresses(loopback=True),
@@ -71,7 +74,7 @@ async def burst(target: Target, path: SignalPath) -> list[Record]:
         run_id, settings, Worker("w", "local"), clock, Meters(LagMeter(), LagMeter()), kept,
         lambda item, listener: ListenEngine(item, settings, around, listener),
     )  # fmt: skip
-    made = Burst(Share(run_id, 1, 0, USERS, USERS), stage)
+    made = Burst(Share(run_id, 1, 0, USERS, Round(Role.BURST, USERS)), stage)
     await made.build()
     made.announce(clock.monotonic_ns() + NS_PER_S // 2, clock.wall_ns() + NS_PER_S // 2)
     await asyncio.wait_for(kept.over.wait(), 30)

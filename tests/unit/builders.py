@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.clock import NS_PER_MS, NS_PER_S
+from lk_users.course import BurstCourse
 from lk_users.health import Lag, Trailer
 from lk_users.plan import planned
 from lk_users.record import Mark, Record
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from lk_users.course import Round
+
 RUN_ID: Final = "20260301-120000-ab12"
 T0_WALL_NS: Final = 1_772_366_400 * NS_PER_S  # 2026-03-01 12:00:00 UTC
 DEADLINE_NS: Final = 120 * NS_PER_S
@@ -29,6 +32,12 @@ OPTIONS: Final[Mapping[str, str]] = {"agent-name": "front-desk"}
 def settings(users: int = 600, **options: str) -> Settings:
     """Settings as from the command line; option names with underscores. Frozen, so that one does for all."""
     return Settings.from_options({"agent_name": "front-desk", **options}, users)
+
+
+def burst_round(users: int = 600, **options: str) -> Round:
+    """The only round of a run of one burst."""
+    (only,) = BurstCourse(settings(users, **options)).rounds
+    return only
 
 
 def record(ordinal: int = 0, **changes: Any) -> Record:
@@ -129,19 +138,21 @@ def write_run(
     """A run folder of one burst as a live run leaves it. ``workers``: name → (region, first, count)."""
     total = sum(count for _, _, count in workers.values())
     run_dir.mkdir(parents=True, exist_ok=True)
-    RunInfo(
+    info = RunInfo(
         run_id=RUN_ID,
         started="2026-03-01T11:59:50Z",
         settings={**OPTIONS, **options},
         users=total,
         target={"url": "ws://127.0.0.1:7880", "key": "devk…"},
         versions={"lk-users": "0.1.0", "livekit-server": "1.13.5"},
-    ).write(run_dir)
+    )
+    info.write(run_dir)
     shares = tuple(
         WorkerShare(worker=name, region=region, first=first, count=count)
         for name, (region, first, count) in workers.items()
     )
-    BurstInfo(burst=0, t0_wall_ns=T0_WALL_NS, intended=total, workers=shares).append(run_dir)
+    (of,) = BurstCourse(info.run_settings()).rounds
+    BurstInfo(burst=0, round=of, t0_wall_ns=T0_WALL_NS, intended=total, workers=shares).append(run_dir)
     lag = {"asyncio": Lag(2.1, 12.4, 210.0), "gevent": Lag(0.4, 8.0, 190.0)}
     for name, (region, _, _) in workers.items():
         journal = Journal(run_dir, name, region)

@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 PACKAGE = Path(lk_users.__file__).parent
 # Low to high; a module imports from its own layer (without a circle) and lower ones. A package is one name.
 LAYERS = (
-    "masking outcome clock record settings errors version stats priority machine",
-    "plan steps barrier health slo evidence jobs classify welcome agent_worker sizing",
+    "masking agent_name address outcome clock record settings errors version stats priority machine",
+    "course courses plan steps barrier health slo slo_grammar evidence jobs classify welcome "
+    "agent_worker sizing",
     "wire",
     "engines",
     "session burst reading agents_seen",
     "sinks verdict",
     "report",
-    "cleanup replay runtime compare",
-    "agent_watch influx_stream",
+    "cleanup replay runtime returns compare",
+    "agent_watch influx_stream master_link",
     "series",
-    "preflight worker master",
+    "preflight credentials worker master",
     "placement user wiring",
     "cli",
 )
@@ -39,8 +40,10 @@ LOCAL_MAY_IMPORT = {"errors", "version", "clock", "evidence", "wire", "local"}
 LOCUST_MODULES = {
     "user",
     "runtime",
+    "credentials",
     "worker",
     "master",
+    "master_link",
     "agent_watch",
     "influx_stream",
     "series",
@@ -153,7 +156,7 @@ def test_an_sdk_child_is_an_ordinary_user_of_the_sdk() -> None:
     code = "import sys, lk_users.engines.sdk_child; print(*sorted(m for m in sys.modules if 'lk_users' in m))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {layer(own(module)) for module in done.stdout.split()} - {""}
-    assert loaded <= {"clock", "engines", "errors", "evidence", "version", "wire"}
+    assert loaded <= {"agent_name", "clock", "engines", "errors", "evidence", "version", "wire"}
 
 
 def test_one_module_knows_the_sdk() -> None:

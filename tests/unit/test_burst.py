@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import virtual as v
-from builders import RUN_ID, settings
+from builders import RUN_ID, burst_round, settings
 
 from lk_users import burst as burst_module
 from lk_users.burst import (
@@ -108,7 +108,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.settings = settings(max(1, self.users), **self.options)
-        share = Share(RUN_ID, 1, 0, self.users, self.users)
+        share = Share(RUN_ID, 1, 0, self.users, burst_round(max(1, self.users), **self.options))
         self.stage = Stage(
             RUN_ID, self.settings, Worker("w1", "eu"), self.clock, self.meters, self, self.make_engine
         )
@@ -224,7 +224,7 @@ class SetInMidBurst:
 def test_the_trailer_says_by_how_much_the_wall_clock_was_set() -> None:
     async def work(one: Bench) -> None:
         stage = replace(one.stage, clock=SetInMidBurst(one.clock))
-        one.burst = Burst(Share(RUN_ID, 1, 0, USERS, USERS), stage)
+        one.burst = Burst(Share(RUN_ID, 1, 0, USERS, burst_round(USERS)), stage)
         await one.whole()
 
     assert bench(work).burst.trailer(0).wall_step_ms == 3000

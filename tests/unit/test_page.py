@@ -196,7 +196,12 @@ def test_rows_of_the_timeline_begin_at_their_burst() -> None:
 
 
 def test_a_process_of_its_own_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "report.html").write_text("of an earlier report")
     monkeypatch.setattr(aside, "_MODULE", "lk_users.no_such_module")
     assert "No module named lk_users.no_such_module" in aside.page_aside(tmp_path)
+
+
+def test_no_page_of_an_earlier_report_stays(tmp_path: Path) -> None:
+    write_run(tmp_path, [welcomed(0)], workers={"w1": ("eu", 0, 1)})
+    (tmp_path / "report.html").write_text("of an earlier report")
+    make_report(tmp_path)
     assert not (tmp_path / "report.html").exists()

@@ -3,11 +3,10 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from builders import RUN_ID, settings
+from builders import RUN_ID, burst_round, settings
 
 from lk_users.plan import (
     Share,
-    offset_ns,
     planned,
     region_faults,
     sessions,
@@ -20,16 +19,16 @@ def test_shares_cover_every_ordinal_once() -> None:
     rng = random.Random(20260301)
     for _ in range(500):
         parked = [rng.choice((0, 1, rng.randrange(400))) for _ in range(rng.randrange(0, 13))]
-        result = shares(RUN_ID, 3, parked)
+        result = shares(RUN_ID, 3, parked, burst_round(max(1, sum(parked))))
         assert [share.count for share in result] == parked
-        assert {share.total for share in result} <= {sum(parked)}
+        assert {share.total for share in result} <= {max(1, sum(parked))}
         ordinals = [n for share in result for n in range(share.first, share.first + share.count)]
         assert ordinals == list(range(sum(parked)))
 
 
 def test_sessions_of_all_shares_are_the_burst_with_unique_names() -> None:
     chosen = settings(40)
-    parts = shares(RUN_ID, 1, [7, 0, 33])
+    parts = shares(RUN_ID, 1, [7, 0, 33], burst_round(40))
     all_of_it = [one for share in parts for one in sessions(share, chosen, "eu")]
     assert [one.ordinal for one in all_of_it] == list(range(40))
     assert len({one.session_id for one in all_of_it}) == len({one.room for one in all_of_it}) == 40
@@ -44,12 +43,12 @@ def test_names_differ_by_run_and_burst() -> None:
 
 
 def test_all_start_at_t0_without_batches() -> None:
-    assert {offset_ns(ordinal, settings(600)) for ordinal in range(600)} == {0}
+    assert {burst_round().offset_ns(ordinal) for ordinal in range(600)} == {0}
 
 
 def test_batches_start_one_after_another() -> None:
-    chosen = settings(600, batch_size="50", batch_delay="0.25")
-    assert [offset_ns(n, chosen) for n in (0, 49, 50, 99, 100, 599)] == [
+    chosen = burst_round(600, batch_size="50", batch_delay="0.25")
+    assert [chosen.offset_ns(n) for n in (0, 49, 50, 99, 100, 599)] == [
         0,
         0,
         250_000_000,
@@ -61,7 +60,7 @@ def test_batches_start_one_after_another() -> None:
 
 def test_a_worker_renders_its_own_sessions_only() -> None:
     chosen = settings(9, metadata='{"id": "{session_id}", "of": "{burst}/{region}/{engine}"}')
-    (one,) = sessions(Share(RUN_ID, 2, 4, 1, 9), chosen, "us-east")
+    (one,) = sessions(Share(RUN_ID, 2, 4, 1, burst_round(9)), chosen, "us-east")
     assert one.metadata == f'{{"id": "{RUN_ID}-b2-4", "of": "2/us-east/listen"}}'
     assert (one.attributes, one.room_metadata, one.identity) == ("", "", "user-4")
 

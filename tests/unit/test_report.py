@@ -3,7 +3,7 @@ from __future__ import annotations
 import functools
 import json
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +12,7 @@ from builders import (
     OPTIONS,
     RUN_ID,
     T0_WALL_NS,
+    burst_round,
     marks_ns,
     never_assigned,
     queued_session,
@@ -22,6 +23,7 @@ from builders import (
     write_run,
 )
 
+from lk_users.course import BurstCourse
 from lk_users.errors import RecordError, Refused
 from lk_users.health import Lag
 from lk_users.outcome import ExitCode, Finding, Verdict, fault_of
@@ -60,8 +62,14 @@ def summary_of(
     judgement: Judgement = PASSED,
     **options: str,
 ) -> dict[str, Any]:
-    merged = Merged(tuple(records), trailers, (), len(records), (), (), ())
-    return summarize(INFO, settings(max(1, len(records)), **options), merged, judgement)
+    chosen = settings(max(1, len(records)), **options)
+    (of,) = BurstCourse(chosen).rounds
+    bursts = tuple(
+        BurstInfo(burst=number, round=of, t0_wall_ns=0, intended=len(records))
+        for number in sorted({one.burst for one in records})
+    )
+    merged = Merged(tuple(records), trailers, (), len(records), (), bursts, ())
+    return summarize(INFO, chosen, merged, judgement)
 
 
 def merged_of(run_dir: Path) -> Merged:
@@ -90,7 +98,7 @@ TWO_WORKERS = {"w1": ("eu", 0, 300), "w2": ("us", 300, 300)}
 
 def test_journal_lines_are_on_disk_before_it_is_closed(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "host:1/a", "eu")
-    journal.share(Share(RUN_ID, 0, 0, 2, 2))
+    journal.share(Share(RUN_ID, 0, 0, 2, burst_round(2)))
     journal.decided(record(0))
     journal.record(welcomed(0))
     journal.trailer(trailer("host:1/a", intended=2, recorded=1))
@@ -102,7 +110,7 @@ def test_journal_lines_are_on_disk_before_it_is_closed(tmp_path: Path) -> None:
         "kind": "share",
         "worker": "host:1/a",
         "region": "eu",
-        "share": {"run_id": RUN_ID, "burst": 0, "first": 0, "count": 2, "total": 2},
+        "share": {"run_id": RUN_ID, "burst": 0, "first": 0, "count": 2, "round": burst_round(2).to_dict()},
     }
     assert Record.from_dict(lines[2]["record"]) == welcomed(0)
     journal.close()
@@ -120,7 +128,7 @@ def test_a_journal_that_is_opened_again_goes_on(tmp_path: Path) -> None:
 def test_merge_takes_finals_before_provisionals_and_fills_what_is_missing(tmp_path: Path) -> None:
     INFO.write(tmp_path)
     journal = Journal(tmp_path, "w1", "eu")
-    journal.share(Share(RUN_ID, 0, 0, 4, 4))
+    journal.share(Share(RUN_ID, 0, 0, 4, burst_round(4)))
     journal.record(welcomed(1, 111))
     journal.decided(never_assigned(0))
     journal.decided(never_assigned(1))
@@ -157,10 +165,10 @@ def test_a_worker_that_died_before_its_first_line_is_known_from_the_announcement
 
 
 def test_lost_sessions_keep_their_place_in_a_burst_of_batches(tmp_path: Path) -> None:
-    info = replace(INFO, settings={**OPTIONS, "batch-size": "1", "batch-delay": "0.5"})
-    info.write(tmp_path)
+    INFO.write(tmp_path)
     share = WorkerShare(worker="w", region="eu", first=0, count=2)
-    BurstInfo(burst=0, t0_wall_ns=T0_WALL_NS, intended=2, workers=(share,)).append(tmp_path)
+    of = burst_round(2, batch_size="1", batch_delay="0.5")
+    BurstInfo(burst=0, round=of, t0_wall_ns=T0_WALL_NS, intended=2, workers=(share,)).append(tmp_path)
     starts = [one.intended_wall_ns - T0_WALL_NS for one in merged_of(tmp_path).records]
     assert starts == [0, 500_000_000]
 
@@ -233,7 +241,10 @@ def test_no_run_folder_is_refused_and_a_broken_one_names_its_file(tmp_path: Path
 def test_bursts_round_trip(tmp_path: Path) -> None:
     assert read_bursts(tmp_path) == []
     share = WorkerShare(worker="w", region="eu", first=0, count=2)
-    bursts = [BurstInfo(burst=n, t0_wall_ns=n + 1, intended=2, workers=(share,)) for n in range(2)]
+    bursts = [
+        BurstInfo(burst=n, round=burst_round(2), t0_wall_ns=n + 1, intended=2, workers=(share,))
+        for n in range(2)
+    ]
     for burst in bursts:
         burst.append(tmp_path)
     assert read_bursts(tmp_path) == bursts
@@ -260,7 +271,7 @@ def test_a_free_run_has_a_share_for_each_session(tmp_path: Path) -> None:
     for worker, ordinals in {"w1": (0, 2), "w2": (1, 5)}.items():
         journal = Journal(tmp_path, worker, "eu")
         for ordinal in ordinals:
-            journal.share(Share(RUN_ID, 0, ordinal, 1, 0))
+            journal.share(Share(RUN_ID, 0, ordinal, 1))
             journal.record(welcomed(ordinal, worker=worker))
         journal.trailer(trailer(worker, intended=2, recorded=2))
         journal.close()
@@ -294,10 +305,13 @@ def test_a_burst_of_600_from_disk(tmp_path: Path) -> None:
     assert summary["causes"] == {"never_assigned": {"no job reported by the API": 12}}
     assert summary["findings"] == {"never_assigned": 12, "ok": 588, "ghost_dispatch": 588}
     assert summary["groups"] == {"lost": 12, "duplicate": 0, "ours": 0, "open": 0, "theirs": 12}
+    over = {"samples": 600, "sessions": 600}
+    counted = {"unit": "count", "worst": "", "never": False, "missing": "", **over}
     assert summary["slo"] == [
-        {"text": "count(lost) == 0", "value": 12, "ok": False},
-        {"text": "count(duplicate) == 0", "value": 0, "ok": True},
+        {"text": "count(lost) == 0", "value": 12, "ok": False, **counted},
+        {"text": "count(duplicate) == 0", "value": 0, "ok": True, **counted},
     ]
+    assert summary["judged_anew"] is False
     assert summary["bottleneck"]["phase"] == "server_queue"
     assert summary["marks"]["welcomed"]["n"] == 588
     assert summary["marks"]["welcomed"]["max"] == 120_000
@@ -570,9 +584,9 @@ def test_nothing_came_to_an_end_or_all_was_within_our_lag() -> None:
 
 
 def test_planned_starts_are_named_for_what_they_are() -> None:
-    one = [welcomed(0)]
-    assert "of T0 (p99)" in words.burst_line(summary_of(one))
-    assert "of their planned start (p99)" in words.burst_line(summary_of(one, batch_size="1"))
+    two = [welcomed(0), welcomed(1)]
+    assert "of T0 (p99)" in words.burst_line(summary_of(two))
+    assert "of their planned start (p99)" in words.burst_line(summary_of(two, batch_size="1"))
 
 
 def test_failures_name_fault_and_first_causes() -> None:
@@ -618,12 +632,35 @@ def test_console_is_bounded_and_starts_with_the_verdict() -> None:
     assert "  - and 27 more, in summary.md" in lines
 
 
-def test_console_names_missed_slos_first() -> None:
-    slos = (SloResult("rate(ok) >= 98 %", 0.98, ok=True), SloResult("p95(welcomed) <= 1 s", None, ok=False))
+def test_console_names_slos_without_data_first_then_those_missed() -> None:
+    slos = (
+        SloResult("rate(ok) >= 98 %", 0.98, ok=True, unit="share"),
+        SloResult("p95(welcomed) by region <= 1 s", 4200.0, ok=False, unit="ms", worst="region=ap"),
+        SloResult("max(speak) <= 1 s", None, ok=False, unit="ms", missing="no session has speak"),
+        SloResult("p99(welcomed) <= 9 s", 5000.0, ok=False, unit="ms", never=True, worst="region=eu"),
+    )
     text = console.text(summary_of([welcomed(0)], judgement=replace(PASSED, slo=slos)))
-    missed, met = text.splitlines()[1:3]
-    assert missed == "  MISSED  p95(welcomed) <= 1 s   (was no data)"
-    assert met == "  met     rate(ok) >= 98 %   (was 98 %)"
+    assert text.splitlines()[1:5] == [
+        "  NO DATA  max(speak) <= 1 s   (no session has speak)",
+        "  MISSED  p95(welcomed) by region <= 1 s   (was 4.20 s in region=ap)",
+        "  MISSED  p99(welcomed) <= 9 s   (was never within 5.00 s in region=eu)",
+        "  met     rate(ok) >= 98 %   (was 98 %)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("result", "value"),
+    [
+        (SloResult("", 599 / 600, ok=True, unit="share"), "99.8333 %"),
+        (SloResult("", 12, ok=True, unit="count", worst="batch=3"), "12 in batch=3"),
+        (
+            SloResult("", 1250.0, ok=True, unit="ms", samples=14, sessions=600),
+            "1.25 s, over the 14 of 600 sessions that have it",
+        ),
+    ],
+)
+def test_an_slo_is_told_in_its_own_unit(result: SloResult, value: str) -> None:
+    assert words.slo_value(asdict(result)) == value
 
 
 def test_console_table_says_how_many_never_got_there() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -88,6 +88,16 @@ def test_values_are_parsed() -> None:
         ({"bursts": "0"}, ["--bursts 0", "at least 1"]),
         ({"bursts": "1.5"}, ["--bursts 1.5", "whole number"]),
         ({"burst_interval": "soon"}, ["--burst-interval soon", "a number"]),
+        ({"course": "golf"}, ["--course golf", "bursts"]),
+        ({"baseline": "one"}, ["--baseline one", "whole number"]),
+        ({"baseline": "-1"}, ["--baseline -1", "at least 0"]),
+        ({"baseline": "51"}, ["--baseline 51", "burst of 50"]),
+        ({"baseline": "1", "release": "free"}, ["--baseline: is compared", "--release barrier"]),
+        ({"control": "60"}, ["--control 60", "spread=60s"]),
+        ({"control": "spread=0s"}, ["--control spread=0s", "above 0"]),
+        ({"control": "spread=-5"}, ["--control spread=-5", "spread=60s"]),
+        ({"control": "spread=1m"}, ["--control spread=1m", "seconds"]),
+        ({"control": "spread=9s", "release": "free"}, ["--control: is compared", "--release barrier"]),
         ({"session_timeout": "0"}, ["--session-timeout 0", "at least 0.1"]),
         ({"session_timeout": "inf"}, ["--session-timeout inf"]),
         ({"session_timeout": "nan"}, ["--session-timeout nan"]),
@@ -134,6 +144,35 @@ def test_a_fault_is_one_line_with_option_value_and_remedy(options: dict[str, str
     assert "\n" not in fault
     for part in parts:
         assert part in fault
+
+
+@pytest.mark.parametrize(
+    ("options", "baseline"),
+    [
+        ({}, 0),
+        ({"headless": True}, 1),
+        ({"headless": False}, 0),
+        ({"headless": True, "release": "free"}, 0),
+        ({"headless": True, "engine": "idle"}, 0),
+        ({"headless": True, "baseline": "0"}, 0),
+        ({"headless": True, "baseline": "3"}, 3),
+        ({"headless": False, "baseline": "3"}, 3),
+        ({"headless": True, "engine": "idle", "baseline": "2"}, 2),
+    ],
+)
+def test_where_nobody_watches_a_session_goes_before_the_burst(options: dict[str, Any], baseline: int) -> None:
+    chosen = Settings.from_options({"agent_name": "a", **options}, 50)
+    assert chosen.baseline == baseline
+    # Shown is what was given.
+    assert chosen.options["baseline"] == options.get("baseline", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "spread_s"),
+    [("", 0.0), ("spread=60s", 60.0), ("spread=60", 60.0), (" spread = 2.5 s ", 2.5)],
+)
+def test_a_control_is_spread_over_seconds(text: str, spread_s: float) -> None:
+    assert Settings.from_options({"agent_name": "a", "control": text}, 50).control_s == spread_s
 
 
 def test_users_of_each_region() -> None:

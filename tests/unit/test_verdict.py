@@ -65,6 +65,14 @@ def test_no_slo_is_void() -> None:
     assert void_of([welcomed(0)], ()) == ("no SLO was evaluated: nothing says what a pass would be",)
 
 
+def test_an_slo_without_data_is_void_and_named() -> None:
+    nothing = SloResult("max(speak) < 1 s", None, ok=False, missing="no session has speak")
+    assert void_of([welcomed(0)], (MET, MISSED, nothing)) == (
+        "no data for max(speak) < 1 s: no session has speak",
+    )
+    assert len(void_of([], (nothing,))) == 1
+
+
 @pytest.mark.parametrize("intended", [1, 3])
 def test_records_must_equal_intended(intended: int) -> None:
     (reason,) = void_of([welcomed(0), welcomed(1)], intended=intended)

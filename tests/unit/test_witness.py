@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from builders import RUN_ID, marks_ns, settings, trailer, welcomed, write_run
+from builders import RUN_ID, burst_round, marks_ns, settings, trailer, welcomed, write_run
 
 from lk_users.errors import Refused
 from lk_users.outcome import Finding
@@ -36,7 +36,7 @@ def test_so_many_witnesses_and_evenly(total: int, count: int) -> None:
 
 def test_every_worker_has_its_part() -> None:
     chosen = settings(24, witness="6", metadata='{"by": "{engine}"}')
-    for share in shares(RUN_ID, 1, [8, 8, 8]):
+    for share in shares(RUN_ID, 1, [8, 8, 8], burst_round(24)):
         mine = list(sessions(share, chosen, "eu"))
         assert [item.engine for item in mine].count("sdk") == 2
         assert all(item.metadata == f'{{"by": "{item.engine}"}}' for item in mine)

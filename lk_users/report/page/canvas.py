@@ -195,10 +195,14 @@ def _most(found: Mapping[str, Any], floor: float) -> float:
 
 
 def bars(
-    names: Sequence[str], values: Sequence[float], shown: Sequence[str], colors: Sequence[str]
+    names: Sequence[str],
+    values: Sequence[float],
+    shown: Sequence[str],
+    colors: Sequence[str],
+    whole: float = 0.0,
 ) -> figure:
-    """One bar a name, its value written behind it."""
-    top = max([*values, 1e-9])
+    """One bar a name, its value written behind it. ``whole``: the value that fills the chart, at least."""
+    top = max([*values, whole, 1e-9])
     plot = plain(54 + ROW_PX * len(names), y_range=list(reversed(names)), x_range=(0, 1.22 * top))
     source = ColumnDataSource(
         {"name": list(names), "value": list(values), "shown": list(shown), "color": list(colors)}

@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lk_users.clock import NS_PER_MS
+from lk_users.course import Role
 from lk_users.outcome import Finding, fault_of
 from lk_users.record import Mark, Phase
-from lk_users.report import words
+from lk_users.report import round_words, words
 from lk_users.report.page import canvas, looks, timeline
 from lk_users.report.page.canvas import Chart
 from lk_users.stats import mark_samples_ns, phase_samples_ns, start_errors_ns
@@ -114,7 +115,7 @@ def outcomes(summary: Summary) -> Chart | None:
             name,
             str(count),
             words.FAULTS.get(faults[name], ""),
-            words.OUTCOMES.get(name, "the agent was welcomed in time"),
+            "the user was welcomed in time" if name == Finding.OK else words.meaning(Finding(name), summary),
         )
         for name, count in found.items()
     ]
@@ -148,17 +149,24 @@ def regions(summary: Summary) -> Chart | None:
     )  # fmt: skip
 
 
-def bursts(summary: Summary) -> Chart | None:
-    """Waits burst by burst; nothing where there is only one."""
+def rounds(summary: Summary) -> Chart | None:
+    """Baseline, bursts and control side by side; nothing where there is only one round, and where a search
+    made many: that has charts of its own."""
     rows = [
-        (f"burst {burst['burst']} ({burst['sessions']})", burst["welcomed"])
-        for burst in summary["bursts"]
-        if burst["welcomed"]["n"]
+        (f"{one['round']} {one['role']}: {one['users']} {round_words.how(one)}", one["marks"][Mark.WELCOMED])
+        for one in summary["rounds"]
+        if one["marks"][Mark.WELCOMED]["n"]
     ]
-    if len(rows) < 2:
+    if len(rows) < 2 or summary.get("ladder") or summary.get("batch_search"):
         return None
-    note = "From the planned start to the welcome. In brackets: sessions of the burst."
-    return _ranges("bursts", "Burst by burst", note, rows, [looks.SERIES[0]] * len(rows), "burst")
+    order = list(Role)
+    colors = [
+        looks.color(order.index(Role(one["role"])))
+        for one in summary["rounds"]
+        if one["marks"][Mark.WELCOMED]["n"]
+    ]
+    note = "From the planned start of each session to its welcome, round by round."
+    return _ranges("rounds", "Burst, baseline and control", note, rows, colors, "round")
 
 
 def start_error(summary: Summary, figures: Sequence[Record], limit_ms: float) -> Chart | None:

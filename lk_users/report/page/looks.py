@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart by people of every colour vision. The yellow is
-# darker than theirs, to be seen on white.
+# darker than theirs, to be seen on white, and the first is Tol's wine, since they have only seven.
 PHASE_COLORS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        Phase.SESSION_API: "#882255",
         Phase.DISPATCH_API: "#e69f00",
         Phase.USER_JOIN: "#56b4e9",
         Phase.MEDIA_SETUP: "#cc79a7",
@@ -39,6 +40,7 @@ FAULT_MARKERS: Final[Mapping[Fault, str]] = MappingProxyType(
 )
 MARK_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {
+        Mark.SESSION_CREATED: "session created",
         Mark.DISPATCHED: "dispatch answered",
         Mark.CONNECTED: "user in the room",
         Mark.AGENT_JOINED: "agent in the room",

@@ -37,7 +37,7 @@ FEW: Final = 25
 # So few rows have room for a gap between them.
 SPACED: Final = 100
 NAME: Final = "timeline"
-USERS: Final = (Phase.DISPATCH_API, Phase.USER_JOIN, Phase.MEDIA_SETUP)
+USERS: Final = (Phase.SESSION_API, Phase.DISPATCH_API, Phase.USER_JOIN, Phase.MEDIA_SETUP)
 AGENTS: Final = (Phase.SERVER_QUEUE, Phase.ACCEPT_TO_JOIN, Phase.AGENT_START, Phase.SPEAK)
 # What is said of a row that is pointed at.
 TOLD: Final = ("session", "room", "region", "outcome", "waited", "user", "agent")
@@ -51,6 +51,7 @@ def spans_ns(record: Record) -> dict[Phase, tuple[int, int]]:
     marks, lengths = record.marks_ns, record.phases_ns
     joined_ns = marks.get(Mark.AGENT_JOINED)
     ends: dict[Phase, int | None] = {
+        Phase.SESSION_API: marks.get(Mark.SESSION_CREATED),
         Phase.DISPATCH_API: marks.get(Mark.DISPATCHED),
         Phase.USER_JOIN: marks.get(Mark.CONNECTED),
         Phase.MEDIA_SETUP: marks.get(Mark.MEDIA_UP),

@@ -23,7 +23,7 @@ from markupsafe import Markup, escape
 
 from lk_users.outcome import Verdict
 from lk_users.record import Record
-from lk_users.report import agent_load, region_words, witness_words, words
+from lk_users.report import agent_load, backend, region_words, round_words, witness_words, words
 from lk_users.report.folder import (
     MARKDOWN_FILE,
     PAGE_FILE,
@@ -69,7 +69,7 @@ def text(summary: Summary, records: Sequence[Record], settings: Settings) -> str
         "sessions": [charts.sessions(figures)],
         "outcomes": [charts.outcomes(summary)],
         "regions": [charts.regions(summary)],
-        "bursts": [charts.bursts(summary)],
+        "rounds": [charts.rounds(summary)],
         "trust": [charts.start_error(summary, figures, settings.max_start_error_ms)],
     }
     drawn = {name: [chart for chart in group if chart] for name, group in found.items()}
@@ -91,7 +91,11 @@ def text(summary: Summary, records: Sequence[Record], settings: Settings) -> str
         bokeh=Markup(library()),
         sign=VERDICT_SIGNS[summary["verdict"]],
         failures=[*words.failure_lines(summary), *agent_load.lines(summary), *words.twice_lines(summary)],
-        time=words.time_lines(summary),
+        alone=round_words.alone_lines(summary),
+        anew=words.anew_line(summary),
+        time=[*words.time_lines(summary), *backend.lines(summary)],
+        rounds=round_words.lines(summary),
+        round_rows=round_words.table_rows(summary),
         regions=region_words.lines(summary),
         region_rows=region_words.table_rows(summary),
         worker_load=agent_load.rows(summary),
