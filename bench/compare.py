@@ -35,9 +35,6 @@ def make(folder: Path, pairs: int, users: int, dispatch: str) -> None:
     with Stack() as up:
         for number in range(done + 1, done + pairs + 1):
             for kind, options in KINDS.items():
-                # The server asks its agents' workers anew once a minute, and the burst that meets it waits
-                # 5 s for that: one user takes it.
-                burst(up, folder / "warm", 1, "--dispatch", dispatch)
                 code = burst(up, folder / f"{number:02}-{kind}", users, "--dispatch", dispatch, *options)
                 print(f"pair {number}, {kind}: exit code {code}", flush=True)
 
