@@ -127,6 +127,9 @@ class Course(Protocol):
     def void_reasons(self, done: Sequence[RoundResult]) -> Sequence[str]:
         """Why the run as a whole is void, as only the course knows; asked once, at the end."""
 
+    def news(self, done: Sequence[RoundResult]) -> str:
+        """What the last round came to, for people who watch; empty where it is nothing to them."""
+
 
 class BurstCourse:
     """Baseline, bursts, control: known from the start."""
@@ -139,6 +142,9 @@ class BurstCourse:
 
     def void_reasons(self, done: Sequence[RoundResult]) -> Sequence[str]:
         return ()
+
+    def news(self, done: Sequence[RoundResult]) -> str:
+        return ""
 
 
 def _rounds(settings: Settings) -> list[Round]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from lk_users.batches import BatchCourse
 from lk_users.course import BurstCourse
+from lk_users.ladder import LadderCourse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
     from lk_users.settings import Settings
 
 # By the values of --course (lk_users.settings.COURSES).
-MAKERS: Final[Mapping[str, Callable[[Settings], Course]]] = MappingProxyType({"bursts": BurstCourse})
+MAKERS: Final[Mapping[str, Callable[[Settings], Course]]] = MappingProxyType(
+    {"bursts": BurstCourse, "ladder": LadderCourse, "batches": BatchCourse}
+)
 
 
 def course_of(settings: Settings) -> Course:

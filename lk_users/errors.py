@@ -8,6 +8,7 @@
     ├── IllegalEvent         a bug of ours: an event that a session's step does not know
     ├── EngineCrashed        a bug or an end of ours: the engine under a session is gone
     ├── SessionFailed        how Locust is told the outcome of a session that is not ok
+    ├── SearchStopped        a search for a limit can't go on, and keeps what it found so far
     ├── RecordError          a record or journal line that cannot be read
     └── WireError            what the network did to one session; a cause, never a crash
         ├── HttpError        an answer that is no success
@@ -58,6 +59,10 @@ class EngineCrashed(LkUsersError):
 
 class SessionFailed(LkUsersError):
     """How Locust is told the outcome of a session that is not ok. Its text is the outcome."""
+
+
+class SearchStopped(LkUsersError):
+    """A search for a limit can't go on. Its text says why."""
 
 
 class RecordError(LkUsersError):

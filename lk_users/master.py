@@ -90,6 +90,7 @@ class RunMaster:
         self._ended = Event()
         self._shown = ""
         self._shared = 0
+        self._told = 0
         info = RunInfo(
             run_id=self.run_id,
             started=started.isoformat(timespec="milliseconds"),
@@ -191,6 +192,10 @@ class RunMaster:
             self._shared = len(self._barrier.rounds)
             self._returns.begin()
             self._burst_info(self._barrier.burst, self._barrier.shares).append(self.run_dir)
+        if len(self._barrier.done) > self._told:
+            self._told = len(self._barrier.done)
+            if news := self._course.news(self._barrier.done):
+                logger.info("%s", news)
         for action in actions:
             if isinstance(action, Send):
                 self._tell_series(action)

@@ -20,6 +20,7 @@ from lk_users.address import Address
 from lk_users.agent_name import ANY_AGENT
 from lk_users.errors import Refused
 from lk_users.masking import masked
+from lk_users.scale import Scale, read_scale, search_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,7 @@ _N = TypeVar("_N", int, float)
 DISPATCHES: Final = ("api", "room", "token", "none", "backend")
 ORDERS: Final = ("dispatch-first", "join-first", "session-first")
 RELEASES: Final = ("barrier", "free")
-COURSES: Final = ("bursts",)
+COURSES: Final = ("bursts", "ladder", "batches")
 ENGINES: Final = ("listen", "idle")
 MICS: Final = ("silence", "none")
 ICES: Final = ("auto", "host", "relay")
@@ -84,7 +85,13 @@ RUN_OPTIONS: Final = (
     Option("region-users", "", "Users of each region, for example us-east=300,eu=200; default: even."),
     Option("bursts", "1", "How many bursts a run has."),
     Option("burst-interval", "0", "Seconds between the end of a burst and the next."),
-    Option("course", "bursts", "What the rounds of a run are: bursts (baseline, --bursts, control)."),
+    Option(
+        "course", "bursts", "What a run is: bursts (with baseline, control), or a search: ladder, batches."
+    ),
+    Option("ladder-sizes", "auto", "Course ladder: sizes of bursts to climb; auto: 10, 20, 40 … to -u."),
+    Option("batch-sizes", "auto", "Course batches: batch sizes to try; auto: 25, 10, 50."),
+    Option("batch-delays", "auto", "Course batches: seconds between batches, each tried; auto: searched."),
+    Option("repeats", "auto", "Climbs of a ladder, tries of each plan of batches; auto: 3 and 1."),
     Option("baseline", "", "So many sessions one by one before the burst. Default: 1 when headless, else 0."),
     Option("control", "", "The same users once more, after the burst, spread out: spread=60s."),
     Option("session-timeout", "120", "Seconds from the intended start to the latest verdict on a session."),
@@ -155,6 +162,7 @@ class Settings:
     bursts: int = 1
     burst_interval_s: float = 0.0
     course: str = "bursts"
+    scale: Scale = field(default_factory=Scale)
     baseline: int = 0
     """Sessions one by one before the first burst."""
     control_s: float = 0.0
@@ -208,8 +216,10 @@ class Settings:
         engine = read.choice("engine", ENGINES)
         witness = read.whole("witness", least=0)
         faults += _witness_faults(witness, users, release, engine)
+        course, bursts = read.choice("course", COURSES), read.whole("bursts", least=1)
         baseline, control_s = read.baseline(release, engine), read.spread("control")
         faults += _beside_faults(baseline, control_s, users, release)
+        faults += search_faults(course, release, bursts, batch_size, control_s)
         settings = cls(
             users=users or 0,
             agent_name=agent_name or (ANY_AGENT if dispatch == "backend" else ""),
@@ -225,9 +235,10 @@ class Settings:
             batch_size=batch_size,
             batch_delay_s=read.number("batch-delay"),
             region_users=read.shares("region-users", users),
-            bursts=read.whole("bursts", least=1),
+            bursts=bursts,
             burst_interval_s=read.number("burst-interval"),
-            course=read.choice("course", COURSES),
+            course=course,
+            scale=read_scale(read.text, course, users, faults),
             baseline=baseline,
             control_s=control_s,
             session_timeout_s=read.number("session-timeout", least=0.1),

@@ -1,7 +1,7 @@
-"""A burst in batches of 50, a second apart: does a little patience help?"""
+"""In which batches do ``-u`` users meet the SLOs, and are all welcomed soonest? See docs/limits.md."""
 
 from lk_users import AgentUser
 
 
 class Caller(AgentUser):
-    options = {"batch-size": "50", "batch-delay": "1"}
+    options = {"course": "batches"}

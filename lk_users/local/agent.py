@@ -26,6 +26,7 @@ from lk_users.errors import ConnectionCut, LkUsersError, StackError, WireError
 from lk_users.evidence import AGENT_NAME_ATTRIBUTES
 from lk_users.local.agent_session import AgentSession, Ending, Job, Place
 from lk_users.local.faults import Fault, Script, parse
+from lk_users.local.pace import Pace
 from lk_users.local.speech import Sounds
 from lk_users.version import VERSION
 from lk_users.wire.api import Keys, worker_token
@@ -228,8 +229,9 @@ async def _register(place: Place, client: aiohttp.ClientSession, url: str, worke
     return registered
 
 
-def place_at(url: str, agent_name: str, keys: Keys) -> Place:
-    """Where the jobs will be. Raises StackError for a URL that is none."""
+def place_at(url: str, agent_name: str, keys: Keys, jobs_per_s: float = 0.0) -> Place:
+    """Where the jobs will be. ``jobs_per_s``: how many start at most; 0: as they come. Raises StackError for
+    a URL that is none."""
     parts = urlsplit(url)
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
         raise StackError(f"--url: {url!r} is not ws://HOST[:PORT] or wss://HOST[:PORT]")
@@ -240,16 +242,18 @@ def place_at(url: str, agent_name: str, keys: Keys) -> Place:
         )
     except WireError as exc:
         raise StackError(f"--url: {exc}") from exc
+    clock = SystemClock()
     return Place(
         endpoint=endpoint,
         prefix=parts.path.rstrip("/"),
         addresses=host_addresses(loopback=endpoint.loopback),
-        clock=SystemClock(),
+        clock=clock,
         pinger=Pinger(),
         certificate=SharedCertificate.generateCertificate(),
         sounds=Sounds.encode(),
         keys=keys,
         agent_name=agent_name,
+        pace=Pace(clock, jobs_per_s),
     )
 
 
@@ -265,7 +269,18 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--url", required=True, help="the LiveKit server: ws://HOST[:PORT]")
     parser.add_argument("--agent-name", default="welcome", help="empty for the unnamed agent")
     parser.add_argument("--workers", type=int, default=1, choices=range(1, 65), metavar="N", help="1 to 64")
+    parser.add_argument(
+        "--jobs-per-s", type=_rate, default=0.0, metavar="N", help="jobs it starts a second; 0: as they come"
+    )
     return parser.parse_args(argv)
+
+
+def _rate(text: str) -> float:
+    """Raises ValueError, which argparse words."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError
+    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -273,6 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     workers: int = arguments.workers
     url: str = arguments.url.rstrip("/")
+    jobs_per_s: float = arguments.jobs_per_s
     quiet_logs()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # macOS calls its hard limit infinite and then refuses it.
@@ -285,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ready {workers} worker{'' if workers == 1 else 's'}", flush=True)
 
     try:
-        uvloop.run(serve(place_at(url, arguments.agent_name, _keys()), url, workers, ready))
+        uvloop.run(serve(place_at(url, arguments.agent_name, _keys(), jobs_per_s), url, workers, ready))
     except StackError as exc:
         say(str(exc))
         return REFUSED

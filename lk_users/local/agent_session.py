@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from lk_users.clock import Clock
     from lk_users.local.faults import Script
+    from lk_users.local.pace import Pace
     from lk_users.local.speech import Sounds
     from lk_users.wire.api import Keys
     from lk_users.wire.armed import Endpoint
@@ -56,6 +57,7 @@ class Place:
     sounds: Sounds
     keys: Keys
     agent_name: str
+    pace: Pace
 
 
 @dataclass(frozen=True)
@@ -327,6 +329,7 @@ class AgentSession:
 
     async def _act(self) -> None:
         fault, delay_s = self._script.fault, self._script.delay_s
+        await self._place.pace.turn()
         if fault is Fault.SLOW_JOIN:
             await asyncio.sleep(delay_s)
         agent = await self._join(self._job.token, publish=fault is not Fault.EAGER)

@@ -45,6 +45,7 @@ def say_on_stderr(line: str) -> None:
 class Stack:
     """Server and reference agent, up between ``start`` and ``stop``. Start it from a lasting thread.
 
+    ``jobs_per_s``: how many jobs the reference agent starts at most; 0: as they come.
     ``agent_command`` stands in for the reference agent; it keeps the same contract: ``ready N workers`` on
     stdout once all are registered, code 0 on SIGTERM. ``log_dir``: without one, logs go to a temporary
     folder that stays only when something failed.
@@ -55,6 +56,7 @@ class Stack:
         *,
         agent_name: str = AGENT_NAME,
         workers: int = AGENT_WORKERS,
+        jobs_per_s: float = 0.0,
         server_binary: str | None = None,
         udp_port: bool = False,
         server_extra: Mapping[str, Any] | None = None,
@@ -65,6 +67,7 @@ class Stack:
     ) -> None:
         self._agent_name = agent_name
         self._workers = workers
+        self._jobs_per_s = jobs_per_s
         self._server_binary = server_binary
         self._udp_port = udp_port
         self._server_extra = server_extra
@@ -180,13 +183,15 @@ class Stack:
         )
         name = f'reference agent "{self._agent_name}"' if self._agent_name else "unnamed reference agent"
         workers = "1 worker" if self._workers == 1 else f"{self._workers} workers"
-        self._say(f"{name}, {workers}, ready ({time.monotonic() - started:.1f} s)")
+        paced = f", {self._jobs_per_s:g} jobs a second" if self._jobs_per_s else ""
+        self._say(f"{name}, {workers}{paced}, ready ({time.monotonic() - started:.1f} s)")
 
     def _agent_argv(self) -> list[str]:
         if self._agent_command is not None:
             return list(self._agent_command)
         argv = [sys.executable, "-m", "lk_users.local.agent", "--url", self.server.url]
-        return [*argv, "--agent-name", self._agent_name, "--workers", str(self._workers)]
+        pace = ["--jobs-per-s", f"{self._jobs_per_s:g}"] if self._jobs_per_s else []
+        return [*argv, "--agent-name", self._agent_name, "--workers", str(self._workers), *pace]
 
     def _agent_is_ready(self, agent: Child) -> bool:
         code = process.ended(agent)
@@ -260,6 +265,7 @@ def run(
     *,
     agent_name: str = AGENT_NAME,
     workers: int = AGENT_WORKERS,
+    jobs_per_s: float = 0.0,
     server_binary: str | None = None,
     udp_port: bool = False,
     server_extra: Mapping[str, Any] | None = None,
@@ -278,6 +284,7 @@ def run(
         stack = Stack(
             agent_name=agent_name,
             workers=workers,
+            jobs_per_s=jobs_per_s,
             server_binary=server_binary,
             udp_port=udp_port,
             server_extra=server_extra,

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.record import Mark
-from lk_users.report import agent_load, backend, region_words, round_words, witness_words, words
+from lk_users.report import agent_load, backend, limit_words, region_words, round_words, witness_words, words
 from lk_users.settings import WELCOME_ITEMS
 from lk_users.welcome import mark_of
 
@@ -29,6 +29,7 @@ ANEW_LINES: Final = 4
 AGENT_LINES_SHOWN: Final = 3
 REGION_LINES_SHOWN: Final = 4
 REGIONS_SHOWN: Final = 4
+TRIED_SHOWN: Final = 12
 
 MARKS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -53,6 +54,7 @@ def text(summary: Summary) -> str:
         *_slo_lines(summary["slo"]),
         *(_points([anew], 1, ANEW_LINES) if (anew := words.anew_line(summary)) else []),
         "",
+        *_search_lines(summary),
         _about(summary),
         *_points([words.session_line(summary)], 1),
         *_points(words.failure_lines(summary), FAILURES_SHOWN),
@@ -96,6 +98,21 @@ def _slo_lines(slos: Sequence[Mapping[str, Any]]) -> list[str]:
     ordered = sorted(slos, key=lambda slo: (slo["value"] is not None, slo["ok"]))
     lines = [f"  {_state(slo)}  {slo['text']}   ({words.slo_was(slo)})" for slo in ordered[:SLOS_SHOWN]]
     return lines + ([f"  and {len(slos) - SLOS_SHOWN} more" for _ in (0,) if len(slos) > SLOS_SHOWN])
+
+
+def _search_lines(summary: Summary) -> list[str]:
+    """Every size or plan that was tried; nothing where the run was no search."""
+    head, *tried = limit_words.rows(summary) or [()]
+    if not tried:
+        return []
+    widths = [max(len(row[column]) for row in (head, *tried)) for column in range(len(head))]
+    lines = [
+        "  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
+        for row in (head, *tried[:TRIED_SHOWN])
+    ]
+    rest = len(tried) - TRIED_SHOWN
+    more = [f"  and {rest} more, in summary.md"] if rest > 0 else []
+    return [*lines, *more, *_points(limit_words.lines(summary), 3), ""]
 
 
 def _state(slo: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lk_users import slo
@@ -25,6 +25,7 @@ from lk_users.report.folder import (
     read_samples,
     write_atomically,
 )
+from lk_users.report.limits import search_in, sections
 from lk_users.report.summary import summarize
 from lk_users.report.words import plural
 from lk_users.sinks.outbox import SINK, total
@@ -71,7 +72,10 @@ def draft(run_dir: Path, slo_text: str = "") -> Draft:
     info = RunInfo.read(run_dir)
     settings = info.run_settings()
     merged = merge(run_dir, info, settings)
+    search = search_in(merged, replace(settings, slo=slo_text or settings.slo))
     figures = counted(merged.records, settings)
+    if search is not None and search.judged is not None:
+        figures = list(search.judged.records)
     judgement = judge(
         merged.records,
         merged.trailers,
@@ -79,9 +83,16 @@ def draft(run_dir: Path, slo_text: str = "") -> Draft:
         [objective.evaluate(figures) for objective in slo.parse(slo_text or settings.slo)],
         settings,
         merged.workers,
-        [*read_reasons(run_dir), *_conflict_reasons(merged.conflicts)],
+        [
+            *read_reasons(run_dir),
+            *_conflict_reasons(merged.conflicts),
+            *([search.stopped] if search is not None and search.stopped else []),
+        ],
     )
-    summary = summarize(info, settings, merged, judgement, read_samples(run_dir), anew=bool(slo_text))
+    summary = summarize(
+        info, settings, merged, judgement, read_samples(run_dir), anew=bool(slo_text), figures=figures
+    )
+    summary |= sections(search)
     return Draft(run_dir, info, settings, merged, figures, judgement, summary)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lk_users.outcome import Finding, fault_of
-from lk_users.report import agent_load, backend, region_words, round_words, witness_words, words
+from lk_users.report import agent_load, backend, limit_words, region_words, round_words, witness_words, words
 from lk_users.report.tables import cell, marks, phases, points, table
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def text(summary: Summary) -> str:
             ),
         ),
         words.anew_line(summary),
+        _search(summary),
         "## What became of the sessions",
         words.session_line(summary),
         points(words.failure_lines(summary)),
@@ -51,6 +52,24 @@ def text(summary: Summary) -> str:
         points(words.audio_lines(summary)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _search(summary: Summary) -> str:
+    """Every size or plan that was tried; nothing where the run was no search."""
+    head, *tried = limit_words.rows(summary) or [()]
+    if not tried:
+        return ""
+    slo_head, *slos = limit_words.slo_rows(summary)
+    return "\n\n".join(
+        (
+            "## What was tried",
+            points(limit_words.lines(summary)),
+            "The worst burst of each:",
+            table(head, tried),
+            "Each burst, in the order of the run:",
+            table(slo_head, slos),
+        )
+    )
 
 
 def _trust(summary: Summary) -> list[str]:

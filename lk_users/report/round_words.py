@@ -25,7 +25,7 @@ NO_AGENT: Final = (Finding.NEVER_ASSIGNED, Finding.REJECTED, Finding.ASSIGNED_NO
 def alone_lines(summary: Summary) -> list[str]:
     """A baseline that failed: what no burst is needed for. Nothing where all is well."""
     lines = []
-    for baseline in _of_role(summary, Role.BASELINE):
+    for baseline in _compared(summary, Role.BASELINE):
         failed = _failed(baseline)
         if not failed:
             continue
@@ -42,7 +42,7 @@ def alone_lines(summary: Summary) -> list[str]:
 def lines(summary: Summary) -> list[str]:
     """One sentence that sets them side by side; nothing where the burst is all that there is."""
     bursts, controls = _of_role(summary, Role.BURST), _of_role(summary, Role.CONTROL)
-    baselines = [one for one in _of_role(summary, Role.BASELINE) if not _failed(one)]
+    baselines = [one for one in _compared(summary, Role.BASELINE) if not _failed(one)]
     if not bursts or not (baselines or controls):
         return []
     burst = _asked(summary, bursts)
@@ -60,7 +60,7 @@ def lines(summary: Summary) -> list[str]:
 
 def rows(summary: Summary) -> list[tuple[str, ...]]:
     """A table's head and a row for each role; nothing where the burst is all that there is."""
-    beside = [one for one in summary["rounds"] if one["role"] != Role.BURST]
+    beside = [*_compared(summary, Role.BASELINE), *_compared(summary, Role.CONTROL)]
     bursts = _of_role(summary, Role.BURST)
     if not beside:
         return []
@@ -103,6 +103,11 @@ def how(one: Round) -> str:
 
 def _of_role(summary: Summary, role: Role) -> list[Round]:
     return [one for one in summary["rounds"] if one["role"] == role]
+
+
+def _compared(summary: Summary, role: Role) -> list[Round]:
+    """Those that a burst is set beside. In a search they only ask whether the target is idle."""
+    return [] if words.search_section(summary) else _of_role(summary, role)
 
 
 def _asked(summary: Summary, bursts: Sequence[Round]) -> Round:

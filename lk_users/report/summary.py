@@ -72,15 +72,18 @@ def summarize(
     samples: Sequence[AgentWorkerSample] = (),
     *,
     anew: bool = False,
+    figures: Sequence[Record] | None = None,
 ) -> dict[str, Any]:
     """The summary of one run, ready for JSON. ``samples``: what the agent's workers said of themselves;
-    ``anew``: judged by other SLOs than the run's own.
+    ``anew``: judged by other SLOs than the run's own; ``figures``: the sessions that times are taken over,
+    None for those of all bursts.
 
     All of it is over the sessions of bursts, but for ``rounds``, which has each by itself, and ``workers``,
     whose health is that of the whole run.
     """
     records = of_role(merged.records, Role.BURST)
-    figures = counted(records, settings)
+    of_all = counted(records, settings)
+    figures = of_all if figures is None else figures
     workers = _workers(merged.records, merged.trailers)
     beside = [burst for burst in merged.bursts if burst.round.role is not Role.BURST]
     missing = set(merged.missing)
@@ -109,7 +112,7 @@ def summarize(
             "intended": merged.intended - sum(burst.intended for burst in beside),
             "recorded": len(records),
             "unrecorded": sum(record.session_id in missing for record in records),
-            "uncounted": len(records) - len(figures),
+            "uncounted": len(records) - len(of_all),
         },
         "outcomes": tally(record.outcome for record in records),
         "causes": _causes(records),
@@ -123,7 +126,7 @@ def summarize(
         "server_clock": _server_clock(records, merged.trailers),
         "entered_twice": _entered_twice(records),
         "bursts": [
-            _burst(number, merged.bursts, figures) for number in _burst_numbers(records, merged.bursts)
+            _burst(number, merged.bursts, of_all) for number in _burst_numbers(records, merged.bursts)
         ],
         "rounds": [_round(burst, merged.records) for burst in merged.bursts],
         "workers": workers,

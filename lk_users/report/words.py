@@ -119,6 +119,9 @@ def plural(count: int, noun: str) -> str:
 def headline(summary: Summary) -> str:
     """The verdict and what it means, in one line. A pass says what its SLOs let through."""
     verdict, slos = summary["verdict"], summary["slo"]
+    search = search_section(summary)
+    if search and verdict != Verdict.VOID:
+        return f"{verdict}: {search['text']} (exit code {summary['exit_code']})"
     missed = sum(not slo["ok"] for slo in slos)
     meaning = {
         Verdict.PASS: f"every SLO was met{_let_through(summary)}",
@@ -126,6 +129,11 @@ def headline(summary: Summary) -> str:
         Verdict.VOID: "this run says nothing reliable about the target",
     }[Verdict(verdict)]
     return f"{verdict}: {meaning} (exit code {summary['exit_code']})"
+
+
+def search_section(summary: Summary) -> Mapping[str, Any] | None:
+    """``ladder`` or ``batch_search``; None where the run was no search for a limit."""
+    return summary.get("ladder") or summary.get("batch_search")
 
 
 def _let_through(summary: Summary) -> str:
