@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from lk_users.compare.rules import MANY, NOT_OK, Difference
+from lk_users.compare.rules import LEAST_MS, MANY, NOT_OK, Difference
 from lk_users.record import Mark
 from lk_users.report.console import MARKS as MARK_NAMES
 from lk_users.report.words import PHASES, duration, plural
@@ -79,9 +79,16 @@ def causes(differences: Sequence[Difference]) -> list[Difference]:
 
 
 def unjudged(first: Side, second: Side, differences: Sequence[Difference]) -> list[str]:
-    """What is large and still was not called a difference: one burst may do so by chance."""
+    """What can hide a difference, and what is large and still was not called one: one burst may do so by
+    chance."""
+    lag_ms = max(first.lag_ms, second.lag_ms)
+    hidden = (
+        [f"the generator itself lagged by {duration(lag_ms)} (p95): what is smaller is no difference here."]
+        if lag_ms > LEAST_MS["phase"]
+        else []
+    )
     if verdict(differences) != ALIKE:
-        return []
+        return hidden
     large = [
         found
         for found in differences
@@ -89,12 +96,13 @@ def unjudged(first: Side, second: Side, differences: Sequence[Difference]) -> li
         and abs(found.difference) >= max(LARGE_MS, LARGE_SHARE * min(found.first, found.second))
     ]
     if not large:
-        return []
+        return hidden
     found = max(large, key=lambda one: (abs(one.difference), one.name == Mark.WELCOMED))
     return [
+        *hidden,
         f"{MARK_NAMES[found.name]} p{found.percent} is {duration(found.first)} in {first.name} and "
         f"{duration(found.second)} in {second.name}, which bursts of one setting can do by chance. "
-        "More bursts of each would tell."
+        "More bursts of each would tell.",
     ]
 
 

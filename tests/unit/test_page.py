@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from builders import never_assigned, queued_session, record, welcomed, write_run
+from target import Target
+from test_limit_report import write_search
+from test_round_report import three
+from test_round_report import write as write_rounds
 
 from lk_users.cli import main
 from lk_users.clock import NS_PER_MS
 from lk_users.record import Mark, Phase
 from lk_users.report import aside, words
 from lk_users.report.make import make_report
-from lk_users.report.page import charts, timeline
+from lk_users.report.page import charts, looks, searches, timeline
 from lk_users.report.page.canvas import steps
 from lk_users.report.page.write import script_json, write_page
 from lk_users.stats import percentile, phase_samples_ns
@@ -169,7 +173,8 @@ def test_charts_show_the_figures_of_the_summary(tmp_path: Path) -> None:
 
 
 def columns(plot: Any, name: str) -> list[list[Any]]:
-    return [list(line.data_source.data[name]) for line in plot.renderers]
+    found = [line.data_source.data for line in plot.renderers]
+    return [list(data[name]) for data in found if name in data]
 
 
 def column(plot: Any, name: str) -> list[Any]:
@@ -205,3 +210,88 @@ def test_no_page_of_an_earlier_report_stays(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("of an earlier report")
     make_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+def summary_of(run_dir: Path) -> dict[str, Any]:
+    make_report(run_dir)
+    found: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
+    return found
+
+
+def test_burst_baseline_and_control_side_by_side(tmp_path: Path) -> None:
+    write_rounds(tmp_path, three())
+    summary = summary_of(tmp_path)
+    found = Reader(write_page(tmp_path).read_text(encoding="utf-8"))
+    assert found.items["rounds"]["rows"] == 3
+    assert "it is the burst, not the load." in found.text
+    # Of the baseline and the control no session is in any other chart.
+    assert found.items["timeline"]["rows"] == summary["sessions"]["recorded"] == 20
+    chart = charts.rounds(summary)
+    assert chart is not None
+    names, to_s = (column(chart.plot, name) for name in ("name", "to"))
+    assert names == [
+        "0 baseline: 1 alone", "1 burst: 20 at the same instant", "2 control: 20 spread over 5 s",
+    ]  # fmt: skip
+    assert to_s == [one["marks"]["welcomed"]["max"] / 1000 for one in summary["rounds"]]
+
+
+def test_a_ladder(tmp_path: Path) -> None:
+    write_search(tmp_path / "run", Target(jobs_per_s=10), 160, course="ladder", repeats="2")
+    summary = summary_of(tmp_path / "run")
+    chart = searches.ladder(summary)
+    assert chart is not None
+    rungs = summary["ladder"]["rungs"]
+    met, missed = (
+        list(zip(*xy, strict=True))
+        for xy in zip(columns(chart.plot, "x"), columns(chart.plot, "y"), strict=True)
+    )
+    for dots, ok in ((met, True), (missed, False)):
+        shown = [(one["users"], one["agent_joined_ms"]["p99"] / 1000) for one in rungs if one["ok"] is ok]
+        assert dots == shown
+    assert chart.rows == len(rungs)
+    found = Reader(write_page(tmp_path / "run").read_text(encoding="utf-8"))
+    assert {"ladder", "timeline", "phases"} <= set(found.items)
+    assert "rounds" not in found.items
+    # All figures are of the burst that is judged, and the timeline has every burst.
+    assert found.items["timeline"]["rows"] == summary["sessions"]["recorded"] > summary["ladder"]["limit"]
+
+
+@pytest.mark.parametrize("way", ["search", "grid"])
+def test_batches(tmp_path: Path, way: str) -> None:
+    asked = {"batch-sizes": "10,50", "batch-delays": "0.5,1"} if way == "grid" else {}
+    write_search(tmp_path / "run", Target(jobs_per_s=30), 300, course="batches", **asked)
+    summary = summary_of(tmp_path / "run")
+    search = summary["batch_search"]
+    assert search["way"] == way
+    chart = searches.plans(summary)
+    assert chart is not None
+    tried = [*search["cells"]]
+    if search["at_once"] and search["at_once"] not in tried:
+        tried.insert(0, search["at_once"])
+    drawn = sorted(
+        (x, y)
+        for xy in list(zip(columns(chart.plot, "x"), columns(chart.plot, "y"), strict=True))[:2]
+        for x, y in zip(*xy, strict=True)
+    )
+    assert drawn == sorted((one["planned_ms"] / 1000, one["agent_joined_ms"]["p99"] / 1000) for one in tried)
+    boxes = searches.grid(summary)
+    if way == "search":
+        assert boxes is None
+        return
+    assert boxes is not None
+    said = dict(
+        zip(
+            zip(column(boxes.plot, "size"), column(boxes.plot, "delay"), strict=True),
+            column(boxes.plot, "said"),
+            strict=True,
+        )
+    )
+    for cell in search["cells"]:
+        shown = said[str(cell["batch_size"]), f"{cell['batch_delay_s']:g} s"]
+        assert shown == f"{'✓' if cell['ok'] else '✕'} {words.duration(cell['agent_joined_ms']['p99'])}"
+
+
+def test_each_phase_has_a_colour_of_its_own() -> None:
+    assert set(looks.PHASE_COLORS) == set(Phase)
+    assert len({*looks.PHASE_COLORS.values(), looks.WAITING}) == len(Phase) + 1
+    assert {*timeline.USERS, *timeline.AGENTS} == set(Phase)

@@ -119,13 +119,13 @@ def steps(samples: Sequence[float]) -> tuple[list[float], list[float]]:
     )
 
 
-def at_lines(plot: figure, places: Mapping[str, float]) -> None:
-    """Upright lines, each with its name to its left."""
+def at_lines(plot: figure, places: Mapping[str, float], y: float = 2.0) -> None:
+    """Upright lines, each with its name to its left, at the height ``y``."""
     for place in places.values():
         plot.add_layout(
             Span(location=place, dimension="height", line_dash="dashed", line_width=1, tags=[INK])
         )
-    ends = {"x": list(places.values()), "y": [2] * len(places), "text": list(places)}
+    ends = {"x": list(places.values()), "y": [y] * len(places), "text": list(places)}
     plot.add_layout(
         LabelSet(
             x="x",

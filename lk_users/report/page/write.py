@@ -21,9 +21,10 @@ from bokeh.embed import json_item
 from bokeh.resources import Resources
 from markupsafe import Markup, escape
 
+from lk_users.course import Role
 from lk_users.outcome import Verdict
 from lk_users.record import Record
-from lk_users.report import agent_load, backend, region_words, round_words, witness_words, words
+from lk_users.report import agent_load, backend, limit_words, region_words, round_words, witness_words, words
 from lk_users.report.folder import (
     MARKDOWN_FILE,
     PAGE_FILE,
@@ -32,8 +33,8 @@ from lk_users.report.folder import (
     RunInfo,
     write_atomically,
 )
-from lk_users.report.page import charts
-from lk_users.verdict import counted
+from lk_users.report.page import charts, searches
+from lk_users.verdict import counted, of_role
 
 if TYPE_CHECKING:
     from lk_users.report.page.canvas import Chart
@@ -61,16 +62,20 @@ def write_page(run_dir: Path) -> Path:
 
 def text(summary: Summary, records: Sequence[Record], settings: Settings) -> str:
     """The whole page. ``records``: all of the run, as records.jsonl has them."""
-    figures = counted(tuple(records), settings)
+    of_all = counted(records, settings)
+    # Of a search for a limit all figures of the summary are of one burst.
+    judged = summary["judged_burst"]
+    figures = [record for record in of_all if judged in (None, record.burst)]
     # Sections of the page, each with its charts; where there is nothing to draw, with none.
     found = {
         "time": [charts.shares(summary), charts.marks(summary, figures)],
         "phases": [charts.phases(summary, figures)],
-        "sessions": [charts.sessions(figures)],
+        "limits": [searches.ladder(summary), searches.plans(summary), searches.grid(summary)],
+        "sessions": [charts.sessions(of_all)],
         "outcomes": [charts.outcomes(summary)],
         "regions": [charts.regions(summary)],
         "rounds": [charts.rounds(summary)],
-        "trust": [charts.start_error(summary, figures, settings.max_start_error_ms)],
+        "trust": [charts.start_error(summary, of_role(records, Role.BURST), settings.max_start_error_ms)],
     }
     drawn = {name: [chart for chart in group if chart] for name, group in found.items()}
     everything = [chart for group in drawn.values() for chart in group]
@@ -94,6 +99,8 @@ def text(summary: Summary, records: Sequence[Record], settings: Settings) -> str
         alone=round_words.alone_lines(summary),
         anew=words.anew_line(summary),
         time=[*words.time_lines(summary), *backend.lines(summary)],
+        limits=limit_words.lines(summary),
+        slo_rows=limit_words.slo_rows(summary),
         rounds=round_words.lines(summary),
         round_rows=round_words.table_rows(summary),
         regions=region_words.lines(summary),
