@@ -175,7 +175,7 @@ class MasterBarrier:
     workers: dict[str, _WorkerState] = field(default_factory=dict)
     state: State = State.GATHERING
     burst: int = 0
-    """The number of the round that was begun last."""
+    """The number of the round that was begun last: 1 is the first, not counting a baseline, which is 0."""
     rounds: list[Round] = field(default_factory=list)
     """Those that were begun."""
     done: list[RoundResult] = field(default_factory=list)
@@ -393,12 +393,13 @@ class MasterBarrier:
     def _share(self, parked: Mapping[str, int], now_ns: int) -> list[Action]:
         """Begin the next round: each worker has its part of it, by how many users it has parked."""
         self.state = State.BUILDING
-        self.burst += 1
         self._looked = False
         self._deadline_ns = now_ns + round(self.settings.park_timeout_s * NS_PER_S)
         self._repeat_ns = now_ns + REPEAT_NS
         begun = self._next.of(sum(parked.values()))
         self.rounds.append(begun)
+        # Bursts are counted as if there were no baseline before them.
+        self.burst = len(self.rounds) - (self.rounds[0].role is Role.BASELINE)
         counts = apportion(begun.users, parked, {name: one.region for name, one in self.workers.items()})
         given = dict(zip(counts, shares(self.run_id, self.burst, list(counts.values()), begun), strict=True))
         for name, worker in self.workers.items():
@@ -432,7 +433,7 @@ class MasterBarrier:
         # record.
         skipped = list(self.done)
         while self._next.role is not Role.BURST:
-            skipped.append(RoundResult(self.burst + 1, self._next))
+            skipped.append(RoundResult(self.burst, self._next))
             following = self._ask_course(skipped)
             if following is None:
                 return self._over()

@@ -80,6 +80,10 @@ class Round:
         """The same round where only so many users are there."""
         return replace(self, users=min(self.users, users))
 
+    def named(self, number: int) -> str:
+        """As a line for people has it: bursts are many, the others one."""
+        return f"burst {number}" if self.role is Role.BURST else f"the {self.role}"
+
     def to_dict(self) -> dict[str, Any]:
         """For messages and files."""
         return asdict(self)
@@ -104,7 +108,7 @@ class RoundResult:
     """A round that is over. ``records``: of its sessions, as far as their workers sent any."""
 
     number: int
-    """From 1, over all rounds of the run: the ``burst`` of its records."""
+    """The ``burst`` of its records: 1 is the first, not counting a baseline, which is 0."""
     round: Round
     records: tuple[Record, ...] = ()
     void_reasons: tuple[str, ...] = ()

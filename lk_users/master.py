@@ -184,11 +184,11 @@ class RunMaster:
             self._do(self._barrier.lost(worker, why, now_ns))
 
     def _do(self, actions: list[Action]) -> None:
-        if self._barrier.burst > self._shared:
+        if len(self._barrier.rounds) > self._shared:
             # Whatever is lost from now on is known to be missing.
-            self._shared = self._barrier.burst
+            self._shared = len(self._barrier.rounds)
             self._returns.begin()
-            self._burst_info(self._shared, self._barrier.shares).append(self.run_dir)
+            self._burst_info(self._barrier.burst, self._barrier.shares).append(self.run_dir)
         if len(self._barrier.done) > self._told:
             self._told = len(self._barrier.done)
             if news := self._course.news(self._barrier.done):
@@ -219,7 +219,7 @@ class RunMaster:
         info.append(self.run_dir)
         self._series.announced(info, t0_ns)
         ready = "1 user is" if info.intended == 1 else f"{info.intended} users are"
-        logger.info("%s ready: T0 of %s %d in 1 s", ready, info.round.role, action.burst)
+        logger.info("%s ready: T0 of %s in 1 s", ready, info.round.named(action.burst))
 
     def _burst_info(self, burst: int, shares: Mapping[str, Share], t0_wall_ns: int = 0) -> BurstInfo:
         workers = self._barrier.workers
@@ -229,7 +229,7 @@ class RunMaster:
             if share.count
         )
         intended = sum(share.count for share in parts)
-        of = self._barrier.rounds[burst - 1]
+        of = self._barrier.rounds[-1]
         return BurstInfo(burst=burst, round=of, t0_wall_ns=t0_wall_ns, intended=intended, workers=parts)
 
     def _keep(self, worker: str, lines: list[str]) -> None:
@@ -239,7 +239,7 @@ class RunMaster:
         journal = self._copy(worker)
         if journal is not None:
             for record in records:
-                if record.burst == 0:
+                if self.settings.release == "free":
                     # Free users have no share but what they started.
                     journal.share(Share(self.run_id, 0, record.ordinal, 1))
                 journal.record(record)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Share:
     """A worker's sessions of one round: ordinals ``first`` to ``first + count - 1``. ``burst``: the round's
-    number; 0 of users that start when they are spawned."""
+    number; 0 of a baseline before all bursts, and of users that start when they are spawned."""
 
     run_id: str
     burst: int

@@ -68,7 +68,7 @@ class Record:
     run_id: str
     session_id: str
     burst: int
-    """The number of its round: 1 is the first of the run; 0 of users that start when they are spawned."""
+    """The number of its round: 1 is the first burst. 0 of the baseline before it, and of free users."""
     role: str = "burst"
     """What its round is for: ``baseline``, ``burst`` or ``control``."""
     ordinal: int

@@ -161,6 +161,8 @@ def _compare(wanted: Round, result: RoundResult) -> None:
 
 
 def _words(result: RoundResult) -> str:
+    if result.round.role is Role.BASELINE:
+        return f"a user alone (round {result.number})"
     users = result.round.users
     return f"burst {result.number} ({'1 user' if users == 1 else f'{users} users'})"
 

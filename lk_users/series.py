@@ -72,6 +72,7 @@ class WorkerSeries:
         self._stream = stream
         self._worker = worker
         self._settings = settings
+        self._free = settings.release == "free"
         self._clock = clock
         self._meters = meters
         self._parked = parked
@@ -81,13 +82,13 @@ class WorkerSeries:
         self._live: gevent.Greenlet | None = None
 
     def building(self, share: Share) -> None:
-        """A share came; of burst 0 users start when they are spawned."""
+        """A share came. Free users start when they are spawned."""
         if self._stream is None:
             return
         self._share = share
         self._zero_wall_ns = 0
         self._counts.clear()
-        if share.burst:
+        if not self._free:
             self._stream.gate.shut(range(share.first, share.first + share.count))
         self._silence()
         self._live = gevent.spawn(self._tell, self._stream, share.run_id)
@@ -117,7 +118,7 @@ class WorkerSeries:
     def recorded(self, record: Record) -> None:
         """A session's final record."""
         if self._stream is not None:
-            if self._share is not None and not self._share.burst:
+            if self._free:
                 self._zero_wall_ns = min(
                     self._zero_wall_ns or record.intended_wall_ns, record.intended_wall_ns
                 )

@@ -283,7 +283,7 @@ class WorkerSide:
                 break_ground(self._target, self._endpoint(), self.settings, self._witnesses, room)
             )
             _tell_way(self._ground.found)
-        if share.burst == 0:
+        if self.settings.release == "free":
             self._begin_free(share)
             return
         if self._api is not None and share.total:

@@ -11,6 +11,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from lk_users.course import Role
 from lk_users.engines.listen import ListenEngine
 from lk_users.plan import PlannedSession
 from lk_users.wire.turn import MediaWay
@@ -138,6 +139,7 @@ async def _try(
 def _probe(room: str, way: MediaWay) -> PlannedSession:
     empty: dict[str, Any] = dict.fromkeys(("metadata", "attributes", "room_metadata"), "")
     return PlannedSession(
-        session_id=room, room=room, identity=f"probe-{way}", burst=0, ordinal=0, offset_ns=0,
+        session_id=room, room=room, identity=f"probe-{way}", burst=0, role=Role.BURST,
+        ordinal=0, offset_ns=0,
         engine="listen", **empty,
     )  # fmt: skip

@@ -23,7 +23,7 @@ def start_of(info: RunInfo) -> Point:
 
 def t0_of(info: RunInfo, burst: BurstInfo) -> Point:
     """A round was released."""
-    return t0_point(info.run_id, burst.burst, burst.round.role.value, burst.intended, burst.t0_wall_ns)
+    return t0_point(info.run_id, burst.burst, burst.round, burst.intended, burst.t0_wall_ns)
 
 
 def end_of(info: RunInfo, records: Iterable[Record], summary: Mapping[str, Any]) -> Point:
@@ -45,7 +45,9 @@ def points_of(info: RunInfo, merged: Merged, summary: Mapping[str, Any]) -> Iter
         starts_ns = (
             record.intended_wall_ns
             for record in merged.records
-            if not record.burst and record.worker == trailer.worker and record.intended_wall_ns
+            if not (record.burst or trailer.burst)
+            and record.worker == trailer.worker
+            and record.intended_wall_ns
         )
         zero_ns = zeros_ns.get(trailer.burst) or min(starts_ns, default=0)
         if zero_ns:

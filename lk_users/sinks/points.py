@@ -25,6 +25,7 @@ from lk_users.stats import limit_ns
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lk_users.course import Round
     from lk_users.health import Trailer
     from lk_users.record import Record
 
@@ -116,10 +117,10 @@ def start_point(run_id: str, users: int, agent_name: str, started_wall_ns: int) 
     return Point(RUN, {"run": run_id, "event": "start"}, {"text": text, "users": users}, started_wall_ns)
 
 
-def t0_point(run_id: str, burst: int, role: str, intended: int, t0_wall_ns: int) -> Point:
+def t0_point(run_id: str, burst: int, of: Round, intended: int, t0_wall_ns: int) -> Point:
     """A round was released. Event ``t0`` is that of a burst; others are called by their role."""
-    text = f"T0 of {role} {burst}: {intended} {'session' if intended == 1 else 'sessions'}"
-    tags = {"run": run_id, "event": "t0" if role == Role.BURST else role}
+    text = f"T0 of {of.named(burst)}: {intended} {'session' if intended == 1 else 'sessions'}"
+    tags = {"run": run_id, "event": "t0" if of.role is Role.BURST else of.role.value}
     return Point(RUN, tags, {"text": text, "burst": burst, "sessions": intended}, t0_wall_ns)
 
 

@@ -68,7 +68,7 @@ def test_a_burst_beside_its_baseline_and_its_control(burst: Callable[..., Finish
         assert mine[-1] - mine[0] > 0.6 * SPREAD_S * NS_PER_S
 
     text = (done.run_dir / "summary.md").read_text()
-    assert "| 3 | control: spread over 5 s |" in text
+    assert "| 2 | control: spread over 5 s |" in text
     assert "Alone, a user is welcomed after " in done.stdout
     assert f"{USERS} users spread over 5 s: p99 " in done.stdout
     assert f"{USERS} users at the same instant: p99 " in done.stdout
@@ -131,7 +131,7 @@ def test_bursts_jsonl_says_what_each_round_was(burst: Callable[..., Finished]) -
     done = burst(4, "--engine", "idle", "--baseline", "2", "--batch-size", "2", "--batch-delay", "0.5")
     lines = [json.loads(line) for line in (done.run_dir / "bursts.jsonl").read_text().splitlines()]
     assert [(line["burst"], line["round"]["role"], line["intended"]) for line in lines] == [
-        (1, "baseline", 2), (1, "baseline", 2), (2, "burst", 4), (2, "burst", 4),
+        (0, "baseline", 2), (0, "baseline", 2), (1, "burst", 4), (1, "burst", 4),
     ]  # fmt: skip
     assert (lines[3]["round"]["batch_size"], lines[3]["round"]["batch_delay_s"]) == (2, 0.5)
     assert [bool(line["t0_wall_ns"]) for line in lines] == [False, True, False, True]

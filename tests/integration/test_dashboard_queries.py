@@ -132,7 +132,7 @@ def finished(stack: Stack, influxd: Influxd, tmp_path_factory: pytest.TempPathFa
         done = master.finish(120)
         assert done.code == 10, done.stdout + done.stderr
         for record in map(Record.from_dict, done.records):
-            for burst, role in ((2, "baseline"), (3, "control")):
+            for burst, role in ((0, "baseline"), (2, "control")):
                 marks_ns = {name: 7 * at_ns for name, at_ns in record.marks_ns.items()}
                 beside = replace(record, burst=burst, role=role, marks_ns=marks_ns)
                 if record.ordinal < 3:

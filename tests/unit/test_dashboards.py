@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from builders import RUN_ID, never_assigned, queued_session, trailer, welcomed, write_run
+from builders import RUN_ID, burst_round, never_assigned, queued_session, trailer, welcomed, write_run
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.cog.runtime import DataqueryConfig, register_dataquery_variant
@@ -167,7 +167,7 @@ def written(tmp_path: Path) -> dict[str, set[str]]:
         *map(points.session_point, records),
         points.worker_point(RUN_ID, trailer(lag=lag, start_lag=lag), 1),
         points.start_point(RUN_ID, 4, "welcome", 1),
-        points.t0_point(RUN_ID, 1, "burst", 4, 1),
+        points.t0_point(RUN_ID, 1, burst_round(4), 4, 1),
         points.end_point(summary, 1),
         points.live_point(RUN_ID, "eu", "w1", dict.fromkeys(LIVE_FIELDS, 0), 1),
     ]

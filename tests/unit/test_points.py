@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from builders import RUN_ID, T0_WALL_NS, never_assigned, record, trailer, welcomed, write_run
 
 from lk_users.clock import NS_PER_S
+from lk_users.course import Role, Round
 from lk_users.report.make import make_report
-from lk_users.sinks.points import end_point, run_figures, session_point, worker_point
+from lk_users.sinks.points import end_point, run_figures, session_point, t0_point, worker_point
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,3 +100,12 @@ def test_what_a_run_did_not_measure_is_no_figure(tmp_path: Path) -> None:
     figures = run_figures(json.loads((tmp_path / "summary.json").read_text()))
     assert (figures["intended"], figures["ours"]) == (2, 2)
     assert not {"bottleneck", "start_error_p99_ms"} & figures.keys()
+
+
+def test_only_a_burst_s_t0_is_called_so() -> None:
+    """Dashboards count time from the first of these."""
+    made = [t0_point("run", 2, Round(role, 1), 1, 5) for role in Role]
+    assert [point.tags["event"] for point in made] == ["baseline", "t0", "control"]
+    assert [point.fields["text"] for point in made] == [
+        "T0 of the baseline: 1 session", "T0 of burst 2: 1 session", "T0 of the control: 1 session",
+    ]  # fmt: skip

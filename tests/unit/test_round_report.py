@@ -70,7 +70,8 @@ def write(
     )  # fmt: skip
     info.write(run_dir)
     journal = Journal(run_dir, "w1", "eu")
-    for number, of in enumerate(BurstCourse(info.run_settings()).rounds, 1):
+    course = BurstCourse(info.run_settings()).rounds
+    for number, of in enumerate(course, int(course[0].role is Role.BURST)):
         mine = rounds[of.role]
         part = WorkerShare(worker="w1", region="eu", first=0, count=of.users)
         t0_ns = T0_WALL_NS + number * 100 * NS_PER_S
@@ -89,9 +90,9 @@ def three(
     control: Sequence[float | None] = (SPREAD_MS,) * USERS,
 ) -> dict[Role, list[Record]]:
     return {
-        Role.BASELINE: sessions(1, Role.BASELINE, [baseline]),
-        Role.BURST: sessions(2, Role.BURST, burst),
-        Role.CONTROL: sessions(3, Role.CONTROL, control),
+        Role.BASELINE: sessions(0, Role.BASELINE, [baseline]),
+        Role.BURST: sessions(1, Role.BURST, burst),
+        Role.CONTROL: sessions(2, Role.CONTROL, control),
     }
 
 
@@ -113,8 +114,8 @@ def test_nothing_beside_the_burst_is_in_its_figures(tmp_path: Path) -> None:
     assert summary["marks"]["welcomed"]["p50"] == summary["marks"]["welcomed"]["max"] == BURST_MS
     assert (summary["marks"]["welcomed"]["n"], summary["marks"]["welcomed"]["censored"]) == (USERS, 0)
     assert summary["start_error_ms"]["n"] == USERS
-    assert [one["burst"] for one in summary["bursts"]] == [2]
-    assert {one["burst"] for one in summary["slowest"]} == {2}
+    assert [one["burst"] for one in summary["bursts"]] == [1]
+    assert {one["burst"] for one in summary["slowest"]} == {1}
     assert summary["causes"] == {}
     assert [region["sessions"] for region in summary["regions"]] == [USERS]
     # The generator's health is that of the whole run.
@@ -124,7 +125,7 @@ def test_nothing_beside_the_burst_is_in_its_figures(tmp_path: Path) -> None:
 def test_each_round_stands_by_itself(tmp_path: Path) -> None:
     baseline, burst, control = summary_of(tmp_path, three(control=[SPREAD_MS] * 19 + [None]))["rounds"]
     assert [(one["round"], one["role"], one["users"]) for one in (baseline, burst, control)] == [
-        (1, "baseline", 1), (2, "burst", USERS), (3, "control", USERS),
+        (0, "baseline", 1), (1, "burst", USERS), (2, "control", USERS),
     ]  # fmt: skip
     assert [one["intended"] for one in (baseline, burst, control)] == [1, USERS, USERS]
     assert [one["recorded"] for one in (baseline, burst, control)] == [1, USERS, USERS]
@@ -133,7 +134,7 @@ def test_each_round_stands_by_itself(tmp_path: Path) -> None:
     assert control["outcomes"] == {"never_assigned": 1, "ok": 19}
     assert control["causes"] == {"never_assigned": {"no job reported by the API": 1}}
     assert (control["spread_s"], baseline["batch_size"], burst["batch_size"]) == (5.0, 1, 0)
-    assert burst["t0"] == "2026-03-01T12:03:20.000Z"
+    assert burst["t0"] == "2026-03-01T12:01:40.000Z"
 
 
 def test_sessions_of_any_round_that_are_missing_void(tmp_path: Path) -> None:
@@ -147,8 +148,8 @@ def test_sessions_of_any_round_that_are_missing_void(tmp_path: Path) -> None:
     (lost,) = [one for one in merged.records if one.outcome is Finding.GENERATOR_LOST]
     # Where it was to start is known from its round.
     (of,) = [burst.round for burst in merged.bursts if burst.round.role is Role.CONTROL]
-    assert (lost.role, lost.burst, lost.ordinal) == ("control", 3, 7)
-    assert lost.intended_wall_ns == T0_WALL_NS + 300 * NS_PER_S + of.offset_ns(7)
+    assert (lost.role, lost.burst, lost.ordinal) == ("control", 2, 7)
+    assert lost.intended_wall_ns == T0_WALL_NS + 200 * NS_PER_S + of.offset_ns(7)
     assert len(merged.records) == merged.intended == 1 + 2 * USERS
 
 
@@ -166,7 +167,7 @@ def test_a_stall_in_any_round_voids(tmp_path: Path) -> None:
     rounds = three()
     write(tmp_path, rounds)
     journal = Journal(tmp_path, "w1", "eu")
-    journal.trailer(trailer(burst=1, intended=1, recorded=1, void=("it stood still",)))
+    journal.trailer(trailer(burst=0, intended=1, recorded=1, void=("it stood still",)))
     journal.close()
     assert make_report(tmp_path).void_reasons == ("worker w1 (eu): it stood still",)
 
@@ -174,16 +175,16 @@ def test_a_stall_in_any_round_voids(tmp_path: Path) -> None:
 def test_what_workers_returned_is_a_round_s_result() -> None:
     returns = Returns(settings(3))
     burst = BurstCourse(settings(3)).rounds[0]
-    mine = sessions(2, Role.BURST, [100.0] * 3)
+    mine = sessions(1, Role.BURST, [100.0] * 3)
     returns.records([*reversed(mine), mine[0]])
-    returns.records(sessions(1, Role.BASELINE, [90.0]))
-    returns.trailer(trailer(burst=2, intended=3, recorded=3))
-    result = returns.result(2, burst)
-    assert (result.number, result.round, result.records, result.void_reasons) == (2, burst, tuple(mine), ())
-    short = returns.result(2, replace(burst, users=4))
+    returns.records(sessions(0, Role.BASELINE, [90.0]))
+    returns.trailer(trailer(burst=1, intended=3, recorded=3))
+    result = returns.result(1, burst)
+    assert (result.number, result.round, result.records, result.void_reasons) == (1, burst, tuple(mine), ())
+    short = returns.result(1, replace(burst, users=4))
     assert short.void_reasons == ("3 records of 4 intended sessions: these must be equal",)
     returns.begin()
-    assert returns.result(3, burst).records == ()
+    assert returns.result(2, burst).records == ()
 
 
 # Words.
@@ -256,13 +257,13 @@ def test_of_a_void_run_nothing_follows(tmp_path: Path) -> None:
 def test_several_bursts_are_compared_together(tmp_path: Path) -> None:
     rounds = three(burst=[1000.0] * USERS)
     write(tmp_path, rounds, {**BESIDE, "bursts": "2"})
-    # The second burst's sessions, and the control as the fourth round.
+    # The second burst's sessions, and the control as the third round.
     journal = Journal(tmp_path, "w1", "eu")
-    for one in [*sessions(3, Role.BURST, [5000.0] * USERS), *sessions(4, Role.CONTROL, [900.0] * USERS)]:
+    for one in [*sessions(2, Role.BURST, [5000.0] * USERS), *sessions(3, Role.CONTROL, [900.0] * USERS)]:
         journal.record(one)
     journal.close()
     lines = (tmp_path / "workers" / "w1.jsonl").read_text().splitlines()
-    kept = [line for line in lines if '"role":"control"' not in line or '"burst":4' in line]
+    kept = [line for line in lines if '"role":"control"' not in line or '"burst":3' in line]
     (tmp_path / "workers" / "w1.jsonl").write_text("\n".join(kept) + "\n")
     summary = draft(tmp_path).summary
     assert [one["role"] for one in summary["rounds"]] == ["baseline", "burst", "burst", "control"]
@@ -304,7 +305,7 @@ def test_console_and_markdown_show_them_side_by_side(tmp_path: Path) -> None:
     assert max(map(len, lines)) <= console.WIDTH
     text = markdown.text(summary)
     assert "## By round" in text
-    assert "| 3 | control: spread over 5 s | 2026-03-01T12:05:00.000Z | 20 | 20 | 1.25 s | 1.30 s |" in text
+    assert "| 2 | control: spread over 5 s | 2026-03-01T12:03:20.000Z | 20 | 20 | 1.25 s | 1.30 s |" in text
 
 
 def test_a_burst_alone_is_shown_as_ever(tmp_path: Path) -> None:
