@@ -193,3 +193,12 @@ def test_people_who_watch_hear_of_each_burst() -> None:
     done = Target(jobs_per_s=25).play(searching)
     assert searching.news(done[:2]) == "burst 1, 600 users at once: missed p99(agent_joined) <= 4s"
     assert searching.news(done[:4]) == "burst 3, 600 users in batches of 25 every 1 s: met the SLOs"
+
+
+def test_of_plans_that_are_as_soon_the_gentler_one_wins() -> None:
+    target = Target(jobs_per_s=25)
+    found = searched(target, batch_sizes="50,25", batch_delays="1.05,1.9")
+    assert [cell.ok for cell in found.cells] == [False, True, True, True]
+    soonest, gentle = found.cells[1], found.cells[2]
+    assert all_in_ns(soonest) < all_in_ns(gentle) < 1.1 * all_in_ns(soonest)
+    assert found.plan == plan_of(gentle) == Plan(600, 25, 1.05)

@@ -294,3 +294,12 @@ def test_a_run_that_was_killed_is_void(tmp_path: Path) -> None:
     summary = made(tmp_path / "run")
     assert summary["void_reasons"] == ["the run ended before its search did"]
     assert ending(tmp_path / "run").startswith("VOID: ")
+
+
+def test_probes_are_no_baseline_that_a_burst_is_compared_with(tmp_path: Path) -> None:
+    write_search(tmp_path / "run", Target(10, dead_at=(0,)), 160, course="ladder", repeats="1")
+    make_report(tmp_path / "run")
+    text = " ".join(ending(tmp_path / "run").split())
+    assert "Already alone" not in text
+    assert "Alone" not in text
+    assert "1 probe before found it busy" in text
