@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock, WallWatch
+from lk_users.course import Role
 from lk_users.errors import WireError
-from lk_users.evidence import ServerView
+from lk_users.evidence import NO_KEY, ServerView
 from lk_users.health import Trailer
 from lk_users.outcome import Finding
 from lk_users.plan import planned, sessions
@@ -105,11 +106,13 @@ class Stage:
     async def end(self, ended: Sequence[Session], api: Api | None, views: dict[Session, ServerView]) -> None:
         """Read what the API says of the sessions, leave their rooms, delete those.
 
-        ``api``: None where there is nothing to ask (engine ``idle``). ``views``: what it said before, and
-        then what it says now.
+        ``api``: None where there is nothing to ask (engine ``idle``) or no key to ask with. ``views``: what
+        it said before, and then what it says now.
         """
         if api is not None:
             await _read_all(ended, self.settings, api, views)
+        else:
+            views.update(dict.fromkeys(ended, ServerView(unread=NO_KEY)))
         await _bounded((session.close() for session in ended), BUILD_CONCURRENCY)
         if api is not None:
             await asyncio.sleep(AGENT_LEAVE_S)
@@ -356,7 +359,7 @@ async def _read_all(
 
 
 async def _read(api: Api, session: Session, views: dict[Session, ServerView]) -> None:
-    room = session.planned.room
+    room = session.room
     try:
         dispatches = await api.dispatches(room)
         participants = None if session.saw_agent else await api.participants(room)
@@ -371,6 +374,9 @@ def _jobs_may_be_late(session: Session, settings: Settings, view: ServerView) ->
     """Jobs can be missing for seconds, or lack worker and moment of the offer, although the agent is there.
     Who stops a run will not wait."""
     seen = session.observation()
+    if session.planned.role is Role.BASELINE and Mark.WELCOMED in seen.marks_ns:
+        # There is nothing to explain, and the burst waits for it.
+        return False
     if (
         view.unread
         or seen.cancelled
@@ -384,7 +390,7 @@ def _jobs_may_be_late(session: Session, settings: Settings, view: ServerView) ->
 async def _delete(api: Api, session: Session) -> None:
     """A room that can't be deleted stays until its own timeout; ``lk-users cleanup`` can try again."""
     try:
-        await api.delete_room(session.planned.room)
+        await api.delete_room(session.room)
     except WireError:
         pass
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from lk_users import jobs, welcome
 from lk_users.clock import NS_PER_MS, NS_PER_S
+from lk_users.evidence import NO_KEY
 from lk_users.outcome import OUTCOMES, Finding
 from lk_users.record import Mark
-from lk_users.steps import Dispatch, User
+from lk_users.steps import Dispatch, Opening, User
 
 if TYPE_CHECKING:
     from lk_users.evidence import DispatchView, Observation, ServerView
@@ -83,6 +84,8 @@ def _unanswered(seen: Observation) -> dict[Finding, str]:
     """What the deadline found still open on our own way in."""
     waited_s = min(seen.decided_ns / NS_PER_S, seen.session_timeout_s)
     within = f"within {waited_s:.3g} s"
+    if seen.transaction.opening is Opening.ASKED:
+        return {Finding.SESSION_FAILED: f"no answer {within}"}
     if seen.transaction.dispatch is Dispatch.ASKED:
         return {Finding.DISPATCH_FAILED: f"no answer {within}"}
     if seen.transaction.user is User.JOINING:
@@ -112,6 +115,8 @@ def _no_agent(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
     """No agent in the room, as far as we could see."""
     if view is None:
         return {Finding.NEVER_ASSIGNED: "no agent came; the API was not asked yet"}
+    if view.unread == NO_KEY:
+        return {Finding.NEVER_ASSIGNED: f"no agent came; whether a worker took a job is {NO_KEY}"}
     if view.unread:
         return {Finding.NEVER_ASSIGNED: f"no agent came, and the API could not be asked: {view.unread}"}
     for participant in view.participants or ():

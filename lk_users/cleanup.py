@@ -29,13 +29,26 @@ class Cleaned:
     """Rooms that are still open, with why."""
 
 
-def rooms_of(run_dir: Path, target: Target) -> list[str]:
+@dataclass(frozen=True)
+class Rooms:
+    """A run's rooms on one server."""
+
+    names: list[str]
+    unsure: int
+    """Sessions whose room was named by a backend of the user's own, which the journals do not tell."""
+
+
+def rooms_of(run_dir: Path, target: Target) -> Rooms:
     """Every room of the run. Raises Refused if the run was against another server, RecordError."""
     info = RunInfo.read(run_dir)
     url = info.target.get("url", "")
-    if url != target.shown_url:
+    if url and url != target.shown_url:
         raise Refused([f"{run_dir}: that run was against {url}, but LIVEKIT_URL is {target.shown_url}"])
-    return [record.room for record in merge(run_dir, info, info.run_settings()).records]
+    records = merge(run_dir, info, info.run_settings()).records
+    # Without LIVEKIT_URL a run learns its server from each session's token.
+    here = [record for record in records if url or record.evidence.get("server_url") == target.shown_url]
+    unsure = [record for record in records if record.dispatch == "backend" and not record.decided_ns]
+    return Rooms([record.room for record in here], len(unsure))
 
 
 async def delete_open_rooms(names: list[str], target: Target, budget_per_minute: int) -> Cleaned:

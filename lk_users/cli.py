@@ -139,10 +139,15 @@ def _declare_cleanup(subparsers: Subparsers) -> None:
 
 def _cleanup(arguments: argparse.Namespace) -> int:
     target = Target.from_environment()
-    names = cleanup.rooms_of(arguments.run_dir, target)
+    rooms = cleanup.rooms_of(arguments.run_dir, target)
     budget = CLOUD_API_BUDGET_PER_MINUTE if target.cloud else 0
-    cleaned = asyncio.run(cleanup.delete_open_rooms(names, target, budget))
+    cleaned = asyncio.run(cleanup.delete_open_rooms(rooms.names, target, budget))
     print(f"{cleaned.known} rooms of the run, {cleaned.deleted} still open and now deleted")
+    if rooms.unsure:
+        print(
+            f"{rooms.unsure} sessions were not decided when the run died: where your backend named their "
+            "rooms otherwise than it was asked to, they stay open until their own timeout"
+        )
     for line in cleaned.failed:
         print(f"lk-users: {line}", file=sys.stderr)
     return 1 if cleaned.failed else 0

@@ -11,8 +11,9 @@
     ├── SearchStopped        a search for a limit can't go on, and keeps what it found so far
     ├── RecordError          a record or journal line that cannot be read
     └── WireError            what the network did to one session; a cause, never a crash
-        ├── HttpError        an answer other than 200
+        ├── HttpError        an answer that is no success
         ├── UpgradeRefused   the server declined the WebSocket
+        ├── BackendError     the user's own backend gave nothing to join with
         └── ConnectionCut    reset, refused, closed or no answer
 """
 
@@ -78,7 +79,7 @@ class WireError(LkUsersError):
 
 
 class HttpError(WireError):
-    """An HTTP answer other than 200. ``status``: its code; ``detail``: its body; ``retry_after``: the
+    """An HTTP answer that is no success. ``status``: its code; ``detail``: its body; ``retry_after``: the
     header, if sent."""
 
     def __init__(self, status: int, detail: str = "", retry_after: str = "") -> None:
@@ -90,6 +91,10 @@ class HttpError(WireError):
 
 class UpgradeRefused(HttpError):
     """The server answered the WebSocket upgrade with something else."""
+
+
+class BackendError(WireError):
+    """The user's own backend gave nothing that could be joined with."""
 
 
 class ConnectionCut(WireError):

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from lk_users.agent_name import ANY_AGENT
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -19,6 +21,8 @@ AGENT_NAME_ATTRIBUTES = ("lk.agent.name", "lk.agent_name")
 AGENT_STATE_ATTRIBUTE = "lk.agent.state"
 ON_BEHALF_ATTRIBUTE = "lk.publish_on_behalf"
 NEVER_NS = 1 << 62
+# Why the API could not be asked where a backend of the user's own has the key.
+NO_KEY = "not known without an API key"
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class ParticipantView:
         if not self.agent or self.on_behalf_of:
             return False
         names = {self.attributes[key] for key in AGENT_NAME_ATTRIBUTES if self.attributes.get(key)}
-        return not names or agent_name in names
+        return not names or agent_name in names or agent_name == ANY_AGENT
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,9 @@ class DispatchView:
     agent_name: str
     created_at_ns: int = 0
     jobs: tuple[JobView, ...] = ()
+
+    def asks_for(self, agent_name: str) -> bool:
+        return agent_name in (self.agent_name, ANY_AGENT)
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,7 @@ class ServerView:
         """The session's own dispatch: by id where we know it, else by agent name."""
         if dispatch_id:
             return next((view for view in self.dispatches if view.dispatch_id == dispatch_id), None)
-        return next((view for view in self.dispatches if view.agent_name == agent_name), None)
+        return next((view for view in self.dispatches if view.asks_for(agent_name)), None)
 
 
 @dataclass(frozen=True)

@@ -116,9 +116,7 @@ def _agent_facts(seen: Observation, view: ServerView | None, item: Sighting) -> 
 
 def _asked(seen: Observation, view: ServerView | None) -> list[DispatchView]:
     """The dispatches that ask for our agent."""
-    return (
-        [item for item in view.dispatches if item.agent_name == seen.agent_name] if view is not None else []
-    )
+    return [item for item in view.dispatches if item.asks_for(seen.agent_name)] if view is not None else []
 
 
 def _job_of(seen: Observation, view: ServerView | None, agent: Sighting) -> JobView | None:

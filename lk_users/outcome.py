@@ -9,6 +9,7 @@ A record lists all its findings; its outcome is the first of them in this order 
              media_failed        in the room, but our peer connection never came up
              dispatch_unclear    timeout or 5xx, and yet a job
     theirs   rate_limited        429
+             session_failed      the user's own backend gave no session
              dispatch_failed     refused, failed or never answered
              connect_failed      the first attempt to join; an SDK would have tried again
              user_dropped        the server sent ``leave``
@@ -56,6 +57,7 @@ class Finding(enum.StrEnum):
     DISPATCH_UNCLEAR = "dispatch_unclear"
 
     RATE_LIMITED = "rate_limited"
+    SESSION_FAILED = "session_failed"
     DISPATCH_FAILED = "dispatch_failed"
     CONNECT_FAILED = "connect_failed"
     USER_DROPPED = "user_dropped"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lk_users.agent_name import ANY_AGENT
 from lk_users.clock import NS_PER_S
 from lk_users.course import FREE, Role, Round
 from lk_users.errors import RecordError
@@ -64,6 +65,8 @@ class PlannedSession:
     room_metadata: str
     batch: int = 1
     """1 is the first."""
+    session_body: str = ""
+    """What the user's own backend is sent; empty: the standard's."""
 
 
 def shares(run_id: str, burst: int, counts: Sequence[int], of: Round) -> list[Share]:
@@ -141,10 +144,12 @@ def planned(
         "burst": str(burst),
         "region": region,
     }
+    room, identity = room_name(run_id, burst, ordinal), f"user-{ordinal}"
+    agent_name = "" if settings.agent_name == ANY_AGENT else settings.agent_name
     return PlannedSession(
         session_id=session_id,
-        room=room_name(run_id, burst, ordinal),
-        identity=f"user-{ordinal}",
+        room=room,
+        identity=identity,
         burst=burst,
         role=of.role,
         ordinal=ordinal,
@@ -154,6 +159,9 @@ def planned(
         attributes=settings.attributes.render(ordinal, values),
         room_metadata=settings.room_metadata.render(ordinal, values),
         batch=of.batch(ordinal),
+        session_body=settings.session_body.render(
+            ordinal, {**values, "room": room, "identity": identity, "agent_name": agent_name}
+        ),
     )
 
 

@@ -13,11 +13,13 @@ from lk_users import slo
 from lk_users.errors import HttpError, Refused, WireError
 from lk_users.settings import ProcessSettings, Settings, Target
 from lk_users.wire.api import Api, Keys
+from lk_users.wire.armed import Endpoint, knock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from lk_users.address import Address
     from lk_users.runtime import Runtime
     from lk_users.settings import Influx
 
@@ -37,9 +39,11 @@ def check_platform() -> None:
         raise Refused(["Windows: uvloop has no build for it; use Linux, macOS, WSL or Docker"])
 
 
-def read_settings(options: Mapping[str, Any], users: int | None, target: Target | None) -> Settings:
+def read_settings(
+    options: Mapping[str, Any], users: int | None, target: Target | None, *, own_credentials: bool = False
+) -> Settings:
     """The run's settings, SLOs and all. Raises Refused with every fault. ``users``, ``target``: None if not
-    known."""
+    known. ``own_credentials``: does the locustfile get its users' tokens by itself?"""
     faults: list[str] = []
     cloud = target is not None and target.cloud
     settings = collect(lambda: Settings.from_options(options, users, cloud=cloud), faults)
@@ -47,16 +51,54 @@ def read_settings(options: Mapping[str, Any], users: int | None, target: Target 
     slos = collect(lambda: slo.parse(text), faults)
     if settings is not None and slos is not None:
         faults += slo.unmeasurable(slos, settings)
+    if settings is not None:
+        faults += _way_in_faults(settings, target, own_credentials=own_credentials)
     if faults or settings is None:
         raise Refused(faults)
     return settings
 
 
-def read_process(options: Mapping[str, Any]) -> tuple[ProcessSettings, Target]:
+def _way_in_faults(settings: Settings, target: Target | None, *, own_credentials: bool) -> list[str]:
+    """Who gives the tokens, and what of the rest needs a key of our own?"""
+    own = settings.dispatch == "backend"
+    faults = []
+    if own_credentials and settings.session_url is not None:
+        faults.append(
+            "--session-url: the locustfile's credentials() gets the tokens already; use one of both"
+        )
+    elif own_credentials and not own:
+        faults.append(
+            f"--dispatch {settings.dispatch}: the locustfile's credentials() gets the tokens; your backend "
+            "asks for the agent, so leave it out"
+        )
+    elif own and settings.session_url is None and not own_credentials:
+        faults.append("--dispatch backend: needs --session-url, or a locustfile with credentials()")
+    if target is not None and not target.has_key:
+        if not own:
+            faults.append(
+                "LIVEKIT_API_KEY is not set: this process can make no tokens; set it, or give --session-url "
+                "(LK_SESSION_URL) to every process"
+            )
+        elif settings.ice == "relay":
+            faults.append(
+                "--ice relay: without LIVEKIT_API_KEY no TURN server can be tried before T0; use auto"
+            )
+    return faults
+
+
+def gets_tokens(options: Mapping[str, Any], *, own_credentials: bool) -> bool:
+    """Do the tokens come from a backend of the user's own?"""
+    return own_credentials or bool(str(options.get("session_url") or "").strip())
+
+
+def read_process(
+    options: Mapping[str, Any], *, own_credentials: bool = False
+) -> tuple[ProcessSettings, Target]:
     """What this process needs of its own. Raises Refused with every fault."""
     faults: list[str] = []
     process = collect(lambda: ProcessSettings.from_options(options), faults)
-    target = collect(Target.from_environment, faults)
+    needs_key = not gets_tokens(options, own_credentials=own_credentials)
+    target = collect(lambda: Target.from_environment(needs_key=needs_key), faults)
     if target is not None and target.cloud and process is not None and not process.allow_cloud:
         faults.append(
             f"{target.shown_url}: LiveKit Cloud bills agent minutes and connection minutes of every session, "
@@ -90,8 +132,14 @@ def raise_handle_limit(sessions: int) -> None:
 
 
 def check_target(target: Target, runtime: Runtime) -> None:
-    """Ask the server whether it is there and takes our key. Raises Refused."""
+    """Ask the server whether it is there and takes our key; without one only whether something is there.
+    Raises Refused."""
+    if not target.is_known:
+        return
     runtime.start()
+    if not target.has_key:
+        _knock(target, runtime, f"LIVEKIT_URL {target.shown_url}", "a LiveKit server")
+        return
     try:
         runtime.call(_ask(target))
     except HttpError as exc:
@@ -107,6 +155,27 @@ def check_target(target: Target, runtime: Runtime) -> None:
         raise Refused(
             [f"LIVEKIT_URL {target.shown_url}: {exc.cause}; is a LiveKit server listening there?"]
         ) from exc
+
+
+def check_backend(options: Mapping[str, Any], runtime: Runtime) -> None:
+    """Is something there at --session-url? No request is sent: it would start a session. Raises Refused."""
+    try:
+        url = Settings.from_options({"session_url": options.get("session_url")}, None).session_url
+    except Refused:
+        # Said with all that is wrong with the settings.
+        return
+    if url is not None:
+        runtime.start()
+        _knock(url, runtime, f"--session-url {url.http_url}", "your backend")
+
+
+def _knock(address: Address, runtime: Runtime, name: str, what: str) -> None:
+    """Connect, with TLS where that is spoken. Raises Refused."""
+    try:
+        endpoint = Endpoint.resolve(address.host, address.port, address.authority, tls=address.tls)
+        runtime.call(knock(endpoint))
+    except WireError as exc:
+        raise Refused([f"{name}: {exc.cause}; is {what} listening there?"]) from exc
 
 
 def load_influx() -> None:

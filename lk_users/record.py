@@ -34,6 +34,7 @@ class Mark(enum.StrEnum):
     """A moment of a session, in the order in which a good one passes them."""
 
     FIRED = "fired"
+    SESSION_CREATED = "session_created"
     DISPATCHED = "dispatched"
     CONNECTED = "connected"
     MEDIA_UP = "media_up"
@@ -52,6 +53,7 @@ class Mark(enum.StrEnum):
 class Phase(enum.StrEnum):
     """An interval that somebody can be asked about."""
 
+    SESSION_API = "session_api"
     DISPATCH_API = "dispatch_api"
     USER_JOIN = "user_join"
     MEDIA_SETUP = "media_setup"
@@ -141,6 +143,7 @@ class Record:
         """Every phase whose two ends are known. Never negative: clocks that cross give 0."""
         marks = self.marks_ns
         spans: dict[Phase, tuple[int | None, int | None]] = {
+            Phase.SESSION_API: (marks.get(Mark.FIRED), marks.get(Mark.SESSION_CREATED)),
             Phase.DISPATCH_API: (marks.get(Mark.FIRED), marks.get(Mark.DISPATCHED)),
             Phase.USER_JOIN: (self._join_written_ns(), marks.get(Mark.CONNECTED)),
             Phase.MEDIA_SETUP: (marks.get(Mark.CONNECTED), marks.get(Mark.MEDIA_UP)),
@@ -159,7 +162,10 @@ class Record:
         }
 
     def _join_written_ns(self) -> int | None:
-        """When the join left: with the first write, or once the dispatch was answered."""
+        """When the join left: with the first write, or once that was answered. To a server that only the
+        backend's answer named it begins with opening the connection."""
+        if self.order == "session-first":
+            return self.marks_ns.get(Mark.SESSION_CREATED)
         if self.order == "dispatch-first":
             return self.marks_ns.get(Mark.DISPATCHED)
         return self.marks_ns.get(Mark.FIRED)

@@ -11,13 +11,14 @@ after all sessions of the burst have fired.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lk_users import jobs
 from lk_users.agents_seen import AgentsSeen
 from lk_users.classify import classify
 from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock
-from lk_users.errors import EngineCrashed, HttpError, WireError
+from lk_users.errors import BackendError, EngineCrashed, HttpError, WireError
 from lk_users.evidence import NEVER_NS, Observation, Sighting
 from lk_users.outcome import Finding
 from lk_users.plan import unrecorded
@@ -41,6 +42,13 @@ if TYPE_CHECKING:
 # A stall shorter than this disturbs no figure that anyone would act on.
 LAG_WORTH_A_FINDING_NS = 100 * NS_PER_MS
 TOO_MANY_REQUESTS = 429
+FIRST_EVENT: Final = MappingProxyType(
+    {
+        "session-first": Event.SESSION_WRITTEN,
+        "dispatch-first": Event.DISPATCH_WRITTEN,
+        "join-first": Event.JOIN_WRITTEN,
+    }
+)
 
 
 class SessionObserver(Protocol):
@@ -66,6 +74,8 @@ class Session:
         make_engine: Callable[[PlannedSession, EngineListener], Engine],
     ) -> None:
         self.planned = planned
+        self.room = planned.room
+        """The user's own backend may name another."""
         self._settings = settings
         self._clock = clock
         self._server_clock = server_clock
@@ -99,6 +109,8 @@ class Session:
         """Everything before T0. A failure is kept for the start: the session then ends as it."""
         try:
             await self.engine.build()
+        except BackendError as exc:
+            self._failure = (Finding.SESSION_FAILED, f"before T0: {exc.cause}")
         except WireError as exc:
             self._failure = (Finding.CONNECT_FAILED, f"before T0: {exc.cause}")
         except EngineCrashed as exc:
@@ -116,7 +128,9 @@ class Session:
         """Write the first bytes. The hot path."""
         if self._failure is not None or self.decided_ns is not None:
             return
-        if self._settings.order == "dispatch-first":
+        if self._settings.order == "session-first":
+            self._fired_ns = self.engine.open()
+        elif self._settings.order == "dispatch-first":
             self._fired_ns = self._dispatch_written_ns = self.engine.dispatch()
         else:
             self._fired_ns = self._join_written_ns = self.engine.join()
@@ -128,8 +142,7 @@ class Session:
         if self._failure is not None:
             self._decide()
             return
-        first = Event.DISPATCH_WRITTEN if self._settings.order == "dispatch-first" else Event.JOIN_WRITTEN
-        self.transaction = self.transaction.advance(first)
+        self.transaction = self.transaction.advance(FIRST_EVENT[self._settings.order])
         self._mark(Mark.FIRED, self._fired_ns)
         remaining_s = self._settings.session_timeout_s - (self._now_ns() / NS_PER_S)
         self._timers.append(loop.call_later(max(0.0, remaining_s), self._decide))
@@ -149,6 +162,20 @@ class Session:
             self._facts["close_failed"] = f"{type(exc).__name__}: {exc}"
 
     # What the engine tells.
+
+    def room_is(self, room: str) -> None:
+        self.room = room
+
+    def session_created(self) -> None:
+        if not self._take(Event.SESSION_CREATED):
+            return
+        self._mark(Mark.SESSION_CREATED)
+        self._join_written_ns = self.engine.join()
+        self._take(Event.JOIN_WRITTEN)
+
+    def session_failed(self, error: WireError) -> None:
+        if self._take(Event.SESSION_REFUSED):
+            self._fail(Finding.SESSION_FAILED, error)
 
     def dispatched(self, view: DispatchView | None, room_sid: str) -> None:
         if not self._take(Event.DISPATCH_ANSWERED):
@@ -309,6 +336,7 @@ class Session:
         base = unrecorded(self.planned, run_id, self._settings, worker, region, self._intended_wall_ns)
         return replace(
             base,
+            room=self.room,
             decided_ns=self.decided_ns or 0,
             marks_ns={mark: seen.marks_ns[mark] for mark in Mark if mark in seen.marks_ns},
             joined_uncertainty_ns=joined[1] if joined is not None else 0,

@@ -11,22 +11,24 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+from lk_users.address import Address
+from lk_users.agent_name import ANY_AGENT
 from lk_users.errors import Refused
 from lk_users.masking import masked
 from lk_users.scale import Scale, read_scale, search_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 _N = TypeVar("_N", int, float)
 
-DISPATCHES: Final = ("api", "room", "token", "none")
-ORDERS: Final = ("dispatch-first", "join-first")
+DISPATCHES: Final = ("api", "room", "token", "none", "backend")
+ORDERS: Final = ("dispatch-first", "join-first", "session-first")
 RELEASES: Final = ("barrier", "free")
 COURSES: Final = ("bursts", "ladder", "batches")
 ENGINES: Final = ("listen", "idle")
@@ -34,11 +36,14 @@ MICS: Final = ("silence", "none")
 ICES: Final = ("auto", "host", "relay")
 WELCOME_ITEMS: Final = ("state", "track", "audio", "text")
 PLACEHOLDERS: Final = ("session_id", "engine", "burst", "region")
+BODY_PLACEHOLDERS: Final = (*PLACEHOLDERS, "room", "identity", "agent_name")
 RESTART_POLICIES: Final = ("", "on-failure", "never")
-TEMPLATE_OPTIONS: Final = ("metadata", "attributes", "room-metadata")
+TEMPLATE_OPTIONS: Final = ("metadata", "attributes", "room-metadata", "session-body")
+LIVEKIT_SCHEMES: Final = ("ws", "wss", "http", "https")
+# What the session request says by itself.
+OWN_HEADERS: Final = ("host", "content-type", "content-length", "transfer-encoding", "connection", "expect")
 NOT_SHOWN: Final = "(given, not shown)"
 URL_FORMS: Final = "must be ws://, wss://, http:// or https:// and a host, for example wss://lk.example.com"
-CLOUD_SUFFIX: Final = ".livekit.cloud"
 # LiveKit Cloud's limit on API requests is 1,000 a minute a project; the rest is left to everybody else.
 CLOUD_API_BUDGET_PER_MINUTE: Final = 900
 
@@ -68,6 +73,8 @@ RUN_OPTIONS: Final = (
     Option("agent-name", "", "Agent to dispatch; empty: the unnamed agent."),
     Option("dispatch", "", "How the agent is asked for: api, room, token or none. Default: api with a name."),
     Option("order", "", "dispatch-first or join-first. Default: dispatch-first where there is a choice."),
+    Option("session-url", "", "Your own token endpoint, asked at T0; users join with its tokens."),
+    Option("session-body", "", "JSON that it is sent; also {room}, {identity}. Default: LiveKit's standard."),
     Option("release", "barrier", "barrier: all at one T0. free: when Locust spawns a user, then in a loop."),
     Option("engine", "listen", "How a session takes part: listen (hears), idle (does nothing; for benches)."),
     Option("mic", "silence", "Each user's microphone: silence (as a real client's) or none."),
@@ -142,6 +149,8 @@ class Settings:
     agent_name: str = ""
     dispatch: str = "api"
     order: str = "dispatch-first"
+    session_url: Address | None = None
+    session_body: Template = Template()
     release: str = "barrier"
     engine: str = "listen"
     mic: str = "silence"
@@ -190,9 +199,15 @@ class Settings:
         if users is not None and users <= 0:
             faults.append(f"--users {users}: a burst needs at least one user, for example -u 50")
         agent_name = read.text("agent-name")
-        dispatch = read.choice("dispatch", ("", *DISPATCHES)) or ("api" if agent_name else "none")
-        order = read.choice("order", ("", *ORDERS))
-        faults += _dispatch_faults(agent_name, dispatch, order)
+        dispatch, order = read.choice("dispatch", ("", *DISPATCHES)), read.choice("order", ("", *ORDERS))
+        session_url, session_body = read.address("session-url"), read.template("session-body")
+        if read.text("session-url"):
+            faults += _backend_faults(dispatch, order)
+            dispatch, order = "backend", "session-first"
+        else:
+            dispatch = dispatch or ("api" if agent_name else "none")
+            faults += _dispatch_faults(agent_name, dispatch, order)
+        faults += _body_faults(read)
         expect_text = read.pattern("expect-text")
         batch_size = read.whole("batch-size", least=0)
         if users is not None and batch_size > max(users, 0):
@@ -207,9 +222,11 @@ class Settings:
         faults += search_faults(course, release, bursts, batch_size, control_s)
         settings = cls(
             users=users or 0,
-            agent_name=agent_name,
+            agent_name=agent_name or (ANY_AGENT if dispatch == "backend" else ""),
             dispatch=dispatch,
             order=order or ("dispatch-first" if dispatch in ("api", "room") else "join-first"),
+            session_url=session_url,
+            session_body=session_body,
             release=release,
             engine=engine,
             mic=read.choice("mic", MICS),
@@ -302,6 +319,8 @@ class ProcessSettings:
     run_dir: Path = Path("runs")
     allow_cloud: bool = False
     influx: Influx | None = None
+    session_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """What opens the user's own backend (``--session-url``). Shown nowhere."""
 
     @classmethod
     def from_options(
@@ -323,76 +342,79 @@ class ProcessSettings:
             influx = Influx.from_options(options, environ)
         except Refused as exc:
             faults += exc.faults
+        session_headers = _session_headers(environ, faults)
         if faults:
             raise Refused(faults)
-        return cls(region=region, run_dir=run_dir, allow_cloud=allow_cloud, influx=influx)
+        return cls(
+            region=region, run_dir=run_dir, allow_cloud=allow_cloud, influx=influx,
+            session_headers=session_headers,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Target:
-    """The LiveKit server, and what opens it. Shown anywhere only by ``shown_url`` and ``shown_key``."""
+class Target(Address):
+    """The LiveKit server, and what opens it. Shown anywhere only by ``shown_url`` and ``shown_key``.
 
-    host: str
-    port: int
-    tls: bool
-    path: str = ""
+    Where the user's own backend gives the tokens, key and secret may be empty, and the server unknown too.
+    """
+
     key: str = field(default="", repr=False)
     secret: str = field(default="", repr=False)
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Target:
-        """From LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET. Raises Refused with every fault."""
+    def from_environment(cls, environ: Mapping[str, str] = os.environ, *, needs_key: bool = True) -> Target:
+        """From LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET. Raises Refused with every fault.
+
+        ``needs_key``: False where a backend of the user's own makes the tokens; then none of the three is
+        needed, but a key needs its secret and a URL all the same.
+        """
         faults: list[str] = []
         url = environ.get("LIVEKIT_URL", "").strip()
-        for name in ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"):
-            if not environ.get(name, "").strip():
-                faults.append(f"{name} is not set: export it in the environment of this process")
-        parts = urlsplit("")
-        port: int | None = None
-        if not url:
-            faults.insert(0, "LIVEKIT_URL is not set: for example ws://127.0.0.1:7880, or run `make burst`")
-        else:
+        given = {name: environ.get(name, "").strip() for name in ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")}
+        needs_key = needs_key or any(given.values())
+        address = Address("", 0, tls=False)
+        if url:
             try:
-                port = urlsplit(url).port
-                parts = urlsplit(url)
+                address = Address.parse(url, LIVEKIT_SCHEMES)
             except ValueError:
-                pass  # no such port, or a bracket that never closes
-            if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
-                faults.insert(0, f"LIVEKIT_URL {_shown(url)}: {URL_FORMS}")
+                faults.append(f"LIVEKIT_URL {_shown(url)}: {URL_FORMS}")
+        elif needs_key:
+            faults.append("LIVEKIT_URL is not set: for example ws://127.0.0.1:7880, or run `make burst`")
+        if needs_key:
+            faults += [
+                f"{name} is not set: export it in the environment of this process"
+                for name, value in given.items()
+                if not value
+            ]
         if faults:
             raise Refused(faults)
-        tls = parts.scheme in ("wss", "https")
-        return cls(
-            host=parts.hostname or "",
-            port=port or (443 if tls else 80),
-            tls=tls,
-            path=parts.path.rstrip("/"),
-            key=environ["LIVEKIT_API_KEY"].strip(),
-            secret=environ["LIVEKIT_API_SECRET"].strip(),
-        )
+        key, secret = given.values()
+        return cls(address.host, address.port, address.tls, address.path, key, secret)
 
     @property
-    def authority(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+    def address(self) -> Address:
+        """Without what opens it."""
+        return Address(self.host, self.port, self.tls, self.path)
 
     @property
-    def http_url(self) -> str:
-        return f"{'https' if self.tls else 'http'}://{self.authority}{self.path}"
+    def is_known(self) -> bool:
+        """Was LIVEKIT_URL given?"""
+        return bool(self.host)
+
+    @property
+    def has_key(self) -> bool:
+        """Can the API be asked?"""
+        return bool(self.key)
 
     @property
     def shown_url(self) -> str:
-        """Without user info and query."""
-        return f"{'wss' if self.tls else 'ws'}://{self.authority}{self.path}"
+        """Without user info and query; empty where the server is not known."""
+        return super().shown_url if self.host else ""
 
     @property
     def shown_key(self) -> str:
-        return self.key[:4] + "…"
-
-    @property
-    def cloud(self) -> bool:
-        # A name may end in the dot of the root.
-        return self.host.rstrip(".").endswith(CLOUD_SUFFIX)
+        """Empty where there is none."""
+        return self.key[:4] + "…" if self.key else ""
 
 
 class _Reader:
@@ -504,6 +526,21 @@ class _Reader:
                 self._faults.append(f"--{name} {_shown(url)}: {fault}")
         return tuple(given)
 
+    def address(self, name: str) -> Address | None:
+        """Of an HTTP endpoint; None where none was given, or none that will do."""
+        url = self.text(name)
+        fault = _http_url_fault(url, "https://app.example.com/api/token") if url else ""
+        if fault:
+            self._faults.append(f"--{name} {_shown(url)}: {fault}")
+        if fault or not url:
+            return None
+        parsed = Address.parse(url, ("http", "https"))
+        # A slash at the end of a path is part of it: backends redirect from one to the other.
+        address = replace(parsed, path=parsed.path + "/" * (urlsplit(url).path[-1:] == "/"))
+        if not address.is_plain:
+            self._faults.append(f"--{name} {_shown(url)}: write other characters than ASCII as %XX")
+        return address
+
     def template(self, name: str, *, strings_only: bool = False) -> Template:
         value = self.text(name)
         if not value:
@@ -520,7 +557,8 @@ class _Reader:
             if not lines:
                 self._faults.append(f"--{name} {value}: the file is empty; use one JSON value a line")
         for number, line in enumerate(lines, 1):
-            fault = _template_fault(line, strings_only=strings_only)
+            known = BODY_PLACEHOLDERS if name == "session-body" else PLACEHOLDERS
+            fault = _template_fault(line, known, strings_only=strings_only)
             if fault:
                 where = f" line {number}" if value.startswith("@") else ""
                 self._faults.append(f"--{name} {value}{where}: {fault}")
@@ -548,7 +586,9 @@ def _dispatch_faults(agent_name: str, dispatch: str, order: str) -> list[str]:
             f"--dispatch none: asks for the unnamed agent, but --agent-name is {agent_name}; "
             "use api, room or token"
         )
-    if dispatch in ("token", "none") and order == "dispatch-first":
+    if order == "session-first":
+        faults.append("--order session-first: needs --session-url")
+    if dispatch in ("token", "none", "backend") and order == "dispatch-first":
         faults.append(
             f"--order dispatch-first: with --dispatch {dispatch} there is no request to write; use join-first"
         )
@@ -557,6 +597,59 @@ def _dispatch_faults(agent_name: str, dispatch: str, order: str) -> list[str]:
             "--order join-first: with --dispatch room the room must not exist before; use dispatch-first"
         )
     return faults
+
+
+def _backend_faults(dispatch: str, order: str) -> list[str]:
+    """With ``--session-url``."""
+    faults = []
+    if dispatch not in ("", "backend"):
+        faults.append(
+            f"--dispatch {dispatch}: with --session-url your backend asks for the agent, so leave it out"
+        )
+    if order not in ("", "session-first"):
+        faults.append(f"--order {order}: with --session-url its request comes first; leave it out")
+    return faults
+
+
+def _body_faults(read: _Reader) -> list[str]:
+    if not read.text("session-body"):
+        return []
+    if not read.text("session-url"):
+        return ["--session-body: goes nowhere without --session-url"]
+    names = ("metadata", "attributes", "room-metadata", "deployment", "restart-policy")
+    return [
+        f"--{name}: goes nowhere with --session-body; write it into that body"
+        for name in names
+        if read.text(name)
+    ]
+
+
+def _session_headers(environ: Mapping[str, str], faults: list[str]) -> tuple[tuple[str, str], ...]:
+    """From LK_SESSION_AUTHORIZATION and LK_SESSION_HEADERS; values are in no fault."""
+    found: dict[str, str] = {}
+    text = environ.get("LK_SESSION_HEADERS", "").strip()
+    if text:
+        try:
+            given = json.loads(text)
+        except (ValueError, RecursionError):
+            given = None
+        if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
+            faults.append(
+                'LK_SESSION_HEADERS: must be a JSON object of strings, as {"X-Api-Key": "…"} '
+                "(its value is not shown)"
+            )
+        else:
+            found = {str(name): value.strip() for name, value in given.items()}
+    authorization = environ.get("LK_SESSION_AUTHORIZATION", "").strip()
+    if authorization:
+        found = {name: value for name, value in found.items() if name.lower() != "authorization"}
+        found["Authorization"] = authorization
+    for name, value in found.items():
+        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name) or name.lower() in OWN_HEADERS:
+            faults.append(f"LK_SESSION_HEADERS: {name[:40]!r} can't be a header of the session request")
+        elif not re.fullmatch(r"[ -~]+", value):
+            faults.append(f"the value of {name} (LK_SESSION_…) has characters that no header has; not shown")
+    return tuple(found.items())
 
 
 def _witness_faults(witness: int, users: int | None, release: str, engine: str) -> list[str]:
@@ -580,7 +673,7 @@ def _beside_faults(baseline: int, control_s: float, users: int | None, release: 
     return faults
 
 
-def _template_fault(text: str, *, strings_only: bool) -> str:
+def _template_fault(text: str, known: Sequence[str], *, strings_only: bool) -> str:
     try:
         value = json.loads(text)
     except ValueError as exc:
@@ -590,9 +683,9 @@ def _template_fault(text: str, *, strings_only: bool) -> str:
     ):
         return 'must be an object of strings, for example {"plan": "scale"}'
     for name in sorted(set(_placeholders(value))):
-        if name not in PLACEHOLDERS:
-            known = ", ".join("{" + item + "}" for item in PLACEHOLDERS)
-            return f"unknown placeholder {{{name}}}; known are {known}"
+        if name not in known:
+            names = ", ".join("{" + item + "}" for item in known)
+            return f"unknown placeholder {{{name}}}; known are {names}"
     return ""
 
 
@@ -608,7 +701,7 @@ def _placeholders(value: object) -> list[str]:
 
 def _fill(value: object, values: Mapping[str, str]) -> object:
     if isinstance(value, str):
-        return re.sub(r"\{(" + "|".join(PLACEHOLDERS) + r")\}", lambda m: values[m.group(1)], value)
+        return re.sub(r"\{(" + "|".join(values) + r")\}", lambda m: values[m.group(1)], value)
     if isinstance(value, dict):
         return {key: _fill(item, values) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,9 +1,10 @@
 """The transaction as tables: step × event → step. Everything about what may follow what is in this file.
 
-A session is three strands that run side by side: the dispatch, the user and the agent. Each is a table of
-its own, and every event belongs to one strand, so no order between strands is assumed: an agent may be
-seen before the request for it was answered. This file knows neither time nor network. An event that its
-strand's step does not list is a bug of ours: it raises and changes nothing.
+A session is strands that run side by side: the opening by the user's own backend (where there is one), the
+dispatch, the user and the agent. Each is a table of its own, and every event belongs to one strand, so no
+order between strands is assumed: an agent may be seen before the request for it was answered. This file
+knows neither time nor network. An event that its strand's step does not list is a bug of ours: it raises and
+changes nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 class Event(enum.StrEnum):
     """What can happen to a session."""
 
+    SESSION_WRITTEN = "session_written"
+    SESSION_CREATED = "session_created"
+    SESSION_REFUSED = "session_refused"
+
     DISPATCH_WRITTEN = "dispatch_written"
     DISPATCH_ANSWERED = "dispatch_answered"
     DISPATCH_REFUSED = "dispatch_refused"
@@ -35,6 +40,15 @@ class Event(enum.StrEnum):
     AGENT_GONE = "agent_gone"
     HEARD = "heard"
     WELCOMED = "welcomed"
+
+
+class Opening(enum.StrEnum):
+    """The request to the user's own backend, which answers with server and token."""
+
+    UNASKED = "unasked"
+    ASKED = "asked"
+    CREATED = "created"
+    FAILED = "failed"
 
 
 class Dispatch(enum.StrEnum):
@@ -65,6 +79,13 @@ class Agent(enum.StrEnum):
     WELCOMED = "welcomed"
     LEFT = "left"
 
+
+OPENING: Mapping[Opening, Mapping[Event, Opening]] = {
+    Opening.UNASKED: {Event.SESSION_WRITTEN: Opening.ASKED, Event.SESSION_REFUSED: Opening.FAILED},
+    Opening.ASKED: {Event.SESSION_CREATED: Opening.CREATED, Event.SESSION_REFUSED: Opening.FAILED},
+    Opening.CREATED: {},
+    Opening.FAILED: {},
+}
 
 DISPATCH: Mapping[Dispatch, Mapping[Event, Dispatch]] = {
     Dispatch.UNSENT: {Event.DISPATCH_WRITTEN: Dispatch.ASKED, Event.DISPATCH_REFUSED: Dispatch.FAILED},
@@ -102,17 +123,21 @@ class Transaction:
     dispatch: Dispatch = Dispatch.UNSENT
     user: User = User.OUTSIDE
     agent: Agent = Agent.ABSENT
+    opening: Opening = Opening.UNASKED
 
     def advance(self, event: Event) -> Transaction:
         """The transaction after ``event``. Raises IllegalEvent where its strand does not allow it."""
+        if event in OPENING[self.opening]:
+            return replace(self, opening=OPENING[self.opening][event])
         if event in DISPATCH[self.dispatch]:
             return replace(self, dispatch=DISPATCH[self.dispatch][event])
         if event in USER[self.user]:
             return replace(self, user=USER[self.user][event])
         if event in AGENT[self.agent]:
             return replace(self, agent=AGENT[self.agent][event])
-        raise IllegalEvent(f"{event} at {self.dispatch}, {self.user}, {self.agent}")
+        raise IllegalEvent(f"{event} at {self.opening}, {self.dispatch}, {self.user}, {self.agent}")
 
     def allows(self, event: Event) -> bool:
         """Would ``advance`` take it?"""
-        return event in DISPATCH[self.dispatch] or event in USER[self.user] or event in AGENT[self.agent]
+        rows = (OPENING[self.opening], DISPATCH[self.dispatch], USER[self.user], AGENT[self.agent])
+        return any(event in row for row in rows)

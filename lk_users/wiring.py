@@ -37,7 +37,7 @@ from lk_users.worker import WorkerSide
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lk_users.settings import ProcessSettings, Target
+    from lk_users.settings import ProcessSettings, Settings, Target
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +158,7 @@ class Wiring:
         self._leads = isinstance(runner, (LocalRunner, MasterRunner))
         self._works = isinstance(runner, (LocalRunner, WorkerRunner))
         options = vars(environment.parsed_options)
+        self._own_credentials = self._has_own_credentials()
         self._process, self._target = self._checked(options)
         self._regions: dict[str, str] = {}
         self._places = Places()
@@ -194,12 +195,14 @@ class Wiring:
 
     def _checked(self, options: Mapping[str, Any]) -> tuple[ProcessSettings, Target]:
         faults: list[str] = []
-        checked = preflight.collect(lambda: preflight.read_process(options), faults)
+        checked = preflight.collect(
+            lambda: preflight.read_process(options, own_credentials=self._own_credentials), faults
+        )
         users = options.get("num_users")
         users = 1 if users is None else int(users)
         if options.get("headless") and self._leads:
             target = checked[1] if checked else None
-            preflight.collect(lambda: preflight.read_settings(options, users, target), faults)
+            preflight.collect(lambda: self._read_settings(options, users, target), faults)
         if faults or checked is None:
             raise Refused(faults)
         processes = int(options.get("processes") or 0)
@@ -208,7 +211,23 @@ class Wiring:
         preflight.raise_handle_limit(-(-max(users, 1) // max(1, processes)) if here else 1)
         if self._leads:
             preflight.check_target(checked[1], self._runtime)
+            preflight.check_backend(options, self._runtime)
         return checked
+
+    def _has_own_credentials(self) -> bool:
+        """Does the locustfile get its users' tokens? Raises Refused where only some of its users do."""
+        users = [
+            cls for cls in self._environment.user_classes or () if getattr(cls, "lk_session_user", False)
+        ]
+        without = [cls.__name__ for cls in users if not cls.lk_own_credentials]
+        if without and len(without) < len(users):
+            raise Refused([f"{without[0]} has no credentials(), and other users of the locustfile have"])
+        return bool(users) and not without
+
+    def _read_settings(
+        self, options: Mapping[str, Any], users: int | None, target: Target | None
+    ) -> Settings:
+        return preflight.read_settings(options, users, target, own_credentials=self._own_credentials)
 
     def _test_start(self, **_: Any) -> None:
         self._runtime.start()
@@ -217,7 +236,7 @@ class Wiring:
         options = vars(self._environment.parsed_options)
         users = int(self._runner.target_user_count) if self._leads else None
         try:
-            settings = preflight.read_settings(options, users, self._target)
+            settings = self._read_settings(options, users, self._target)
         except Refused as exc:
             self._refused(exc)
             return
@@ -349,7 +368,7 @@ class Wiring:
             options = {**vars(self._environment.parsed_options), **request.form.to_dict()}
             try:
                 users = int(str(options.get("user_count") or options.get("num_users") or 1))
-                preflight.read_settings(options, users, self._target)
+                self._read_settings(options, users, self._target)
             except ValueError:
                 message = f"users {options.get('user_count')!r}: not a whole number"
             except Refused as exc:

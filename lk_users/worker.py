@@ -33,23 +33,27 @@ from lk_users.barrier import (
 from lk_users.burst import Burst, FreeUsers, Stage, Worker
 from lk_users.clock import NS_PER_MS, SystemClock
 from lk_users.course import Role
+from lk_users.credentials import Tickets
 from lk_users.engines.ground import Ground, break_ground
 from lk_users.engines.idle import IdleEngine
 from lk_users.engines.sdk_pool import SdkPool
 from lk_users.errors import WireError
 from lk_users.health import Trailer
 from lk_users.master_link import MASTER_GONE_S, QUICK_PING_S, MasterLink, RecordsOut
-from lk_users.plan import Share
+from lk_users.plan import Share, planned, sessions
 from lk_users.record import Mark
 from lk_users.report.folder import append_reason
 from lk_users.series import WorkerSeries, open_stream
 from lk_users.sinks.jsonl import Journal
 from lk_users.sinks.wav import FailedSounds
 from lk_users.wire.armed import Endpoint
+from lk_users.wire.backend import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from lk_users.address import Address
+    from lk_users.credentials import User
     from lk_users.engines.port import Engine, EngineListener
     from lk_users.engines.probe import Found
     from lk_users.plan import PlannedSession
@@ -103,6 +107,7 @@ class WorkerSide:
         self._records_out = RecordsOut(lambda data: self._message(Kind.RECORDS, data), self._master)
         self._released: Release | None = None
         self._parked = 0
+        self._tickets = Tickets(allow_cloud=process.allow_cloud)
         self._over = Event()
         self._decided_all = Event()
         self._started = Event()
@@ -128,13 +133,14 @@ class WorkerSide:
 
     # Users.
 
-    def park(self) -> None:
+    def park(self, user: User) -> None:
         """A user's greenlet is ready; returns when the run is over."""
         self._parked += 1
+        self._tickets.parked(user)
         self._tell_parked()
         self._over.wait()
 
-    def one_free_session(self) -> None:
+    def one_free_session(self, user: User) -> None:
         """``--release free``: one session of the calling user, start to record."""
         if self._parked == 0:
             self._parked = 1
@@ -145,6 +151,8 @@ class WorkerSide:
             return
         ordinal, self._free_ordinal = self._free_ordinal, self._free_ordinal + FREE_STRIDE
         self._journal.share(Share(self._barrier.run_id, 0, ordinal, 1))
+        item = planned(self._barrier.run_id, 0, ordinal, self.settings, self.worker.region)
+        self._tickets.get(user, item)
         self._runtime.call(self._free.run(ordinal))
 
     # Messages.
@@ -279,9 +287,11 @@ class WorkerSide:
         self._series.building(share)
         if self._ground is None and self.settings.engine != "idle":
             room = f"lk-{share.run_id}-probe-{self.worker.name}"
-            self._ground = self._runtime.call(
-                break_ground(self._target, self._endpoint(), self.settings, self._witnesses, room)
-            )
+            breaking = break_ground(
+                self._target, self._endpoint(self._target), self.settings, self._witnesses, room,
+                self._backend(),
+            )  # fmt: skip
+            self._ground = self._runtime.call(breaking)
             _tell_way(self._ground.found)
         if self.settings.release == "free":
             self._begin_free(share)
@@ -291,6 +301,7 @@ class WorkerSide:
             budget = self.settings.api_budget_per_minute * share.count / share.total
             self._runtime.on_loop(self._api.limit, budget)
         self._journal.share(share)
+        self._tickets.get_all(list(sessions(share, self.settings, self.worker.region)))
         burst = self._runtime.call(self._make_burst(share))
         self._burst = burst
         if self._cancel_cause:
@@ -318,23 +329,31 @@ class WorkerSide:
 
     @property
     def _api(self) -> Api | None:
-        """None where nothing is asked: engine ``idle``."""
+        """None where nothing is asked: engine ``idle``, or no key to ask with."""
         return self._ground.api if self._ground is not None else None
 
     def _make_engine(self, item: PlannedSession, listener: EngineListener) -> Engine:
         if self.settings.engine == "idle":
             return IdleEngine(self._clock, listener)
         assert self._ground is not None
-        return self._ground.engine(item, listener)
+        return self._ground.engine(item, listener, self._tickets.take(item))
 
-    def _endpoint(self) -> Endpoint:
-        target = self._target
+    def _backend(self) -> Backend | None:
+        url = self.settings.session_url
+        if url is None:
+            return None
+        process = self._process
+        return Backend(self._endpoint(url), url.path or "/", process.session_headers, process.allow_cloud)
+
+    def _endpoint(self, address: Address) -> Endpoint:
+        if not address.host:
+            return Endpoint.nowhere()
         try:
-            return Endpoint.resolve(target.host, target.port, target.authority, tls=target.tls)
+            return Endpoint.resolve(address.host, address.port, address.authority, tls=address.tls)
         except WireError as exc:
             # Every session will find so, and say so in its record.
             logger.warning("%s", exc.cause)
-            return Endpoint((), target.port, target.authority)
+            return Endpoint((), address.port, address.authority)
 
     def _release(self, command: Release) -> None:
         assert self._burst is not None
@@ -343,8 +362,8 @@ class WorkerSide:
         late_ms = (self._clock.monotonic_ns() - t0_ns) / NS_PER_MS
         if late_ms > self.settings.max_start_error_ms:
             self._late = f"T0 came {late_ms:.0f} ms too late: its link to the master or it itself stood still"
-        if self._ground is not None and self.settings.dispatch in ("api", "room"):
-            self._runtime.on_loop(self._ground.api.spent, self._burst.share.count)
+        if self._api is not None and self.settings.dispatch in ("api", "room"):
+            self._runtime.on_loop(self._api.spent, self._burst.share.count)
         if self._series is not None:
             self._series.announced(t0_ns, command.t0_wall_ns)
         self._runtime.on_loop(self._burst.announce, t0_ns, command.t0_wall_ns)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lk_users.errors import WireError
 from lk_users.wire import api
 from lk_users.wire.armed import ArmedRequest
+from lk_users.wire.backend import Ticket
 
 if TYPE_CHECKING:
     from lk_users.engines.listen import Surroundings
@@ -34,13 +35,15 @@ class Dispatching:
     def rearmed(self) -> bool:
         return self._request.rearmed
 
-    def user_token(self) -> str:
-        """It asks for the agent too, where that is the way."""
-        planned = self._planned
-        return api.user_token(
-            self._around.keys, planned.room, planned.identity, planned.attributes,
+    def ticket(self) -> Ticket:
+        """Its token asks for the agent too, where that is the way."""
+        planned, keys = self._planned, self._around.keys
+        assert keys is not None
+        token = api.user_token(
+            keys, planned.room, planned.identity, planned.attributes,
             self._agent if self._way == "token" else None, planned.room_metadata,
         )  # fmt: skip
+        return Ticket(self._around.address, token, planned.room)
 
     async def arm(self) -> None:
         """Nothing, where the dispatch is no request. Raises ConnectionCut."""
@@ -52,7 +55,8 @@ class Dispatching:
             if self._way == "api"
             else api.create_room(planned.room, self._agent, planned.room_metadata)
         )
-        self._request.load_post(around.prefix + path, api.admin_token(around.keys, planned.room), body)
+        assert around.keys is not None
+        self._request.load_post(around.address.path + path, api.admin_token(around.keys, planned.room), body)
         await self._request.arm()
 
     def fire(self) -> int:

@@ -29,6 +29,10 @@ class IdleEngine:
     async def build(self) -> None:
         pass
 
+    def open(self) -> int:
+        asyncio.get_running_loop().call_soon(self._listener.session_created)
+        return self._clock.monotonic_ns()
+
     def dispatch(self) -> int:
         asyncio.get_running_loop().call_soon(self._listener.dispatched, None, "")
         return self._clock.monotonic_ns()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from livekit.protocol import models
 
-from lk_users.engines.dispatching import Dispatching
-from lk_users.errors import ConnectionCut
+from lk_users.clock import NS_PER_MS
+from lk_users.engines.opening import way_in
+from lk_users.errors import ConnectionCut, WireError
 from lk_users.outcome import Finding
 from lk_users.wire import api
 from lk_users.wire.audio import Ear
@@ -25,15 +26,18 @@ if TYPE_CHECKING:
 
     from livekit.protocol import rtc as messages
 
+    from lk_users.address import Address
     from lk_users.clock import Clock
     from lk_users.engines.port import EngineListener
-    from lk_users.errors import WireError
+    from lk_users.errors import BackendError
     from lk_users.evidence import ParticipantView
     from lk_users.plan import PlannedSession
     from lk_users.settings import Settings
     from lk_users.wire.armed import Endpoint
+    from lk_users.wire.backend import Backend, Ticket
     from lk_users.wire.microphone import Microphones
     from lk_users.wire.seams import SharedCertificate
+    from lk_users.wire.servers import Servers
     from lk_users.wire.signalling import Pinger
     from lk_users.wire.turn import Turn
 
@@ -48,9 +52,12 @@ SECTION_WAIT_S = 6.0
 class Surroundings:
     """What all sessions of a process share."""
 
+    address: Address
+    """LIVEKIT_URL, or nothing."""
     endpoint: Endpoint
-    prefix: str
-    keys: api.Keys
+    """Of it; without addresses where it is not known, or not resolved."""
+    keys: api.Keys | None
+    servers: Servers
     clock: Clock
     path: SignalPath
     addresses: tuple[str, ...]
@@ -58,13 +65,19 @@ class Surroundings:
     certificate: SharedCertificate
     microphones: Microphones
     way: MediaWay = MediaWay.HOST
+    backend: Backend | None = None
 
 
 class ListenEngine:
-    """One user: its dispatch request, its signalling, its peer connection, its ears."""
+    """One user: its way in, its signalling, its peer connection, its ears."""
 
     def __init__(
-        self, planned: PlannedSession, settings: Settings, around: Surroundings, listener: EngineListener
+        self,
+        planned: PlannedSession,
+        settings: Settings,
+        around: Surroundings,
+        listener: EngineListener,
+        given: Ticket | BackendError | None = None,
     ) -> None:
         self._around = around
         self._listener = listener
@@ -77,7 +90,11 @@ class ListenEngine:
         self._microphone = Microphone(around.microphones) if with_microphone else None
         self._signal = Signal(around.endpoint, around.clock, self)
         self._peer = Peer(self, around.addresses, around.certificate, around.clock, publish=self._microphone)
-        self._dispatching = Dispatching(planned, settings, around, listener)
+        self._way_in = way_in(planned, settings, around, listener, given)
+        self._offer_sdp = ""
+        self._armed_to: Address | None = None
+        self._loaded = False
+        self._late_facts: dict[str, Any] = {}
         self._streams = TextStreams()
         self._serial = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,26 +115,70 @@ class ListenEngine:
         self._worst_quality: int | None = None
 
     async def build(self) -> None:
-        """Tokens, request bytes, offer and open connections. Raises ConnectionCut."""
+        """Tokens, request bytes, offer and open connections. Raises ConnectionCut, BackendError."""
         around = self._around
-        token = self._dispatching.user_token()
+        ticket = self._way_in.ticket()
         # A TURN server is named in the join response, so an offer that needs one has to wait for it.
-        ready = around.path is SignalPath.V1 and around.way is MediaWay.HOST
-        self._signal.load_join(
-            around.prefix,
-            around.path,
-            token,
-            offer_sdp=await self._peer.offer() if ready else "",
-            track=self._microphone.request() if self._microphone is not None else None,
-        )
-        await self._signal.arm()
-        await self._dispatching.arm()
+        if around.path is SignalPath.V1 and around.way is MediaWay.HOST:
+            self._offer_sdp = await self._peer.offer()
+        if ticket is not None:
+            await self._arm(ticket)
+        elif around.endpoint.addresses:
+            # The token comes with the answer; where to, most likely, is known before.
+            await self._signal.arm()
+            self._armed_to = around.address
+        await self._way_in.arm()
+
+    def open(self) -> int:
+        return self._way_in.fire()
 
     def dispatch(self) -> int:
-        return self._dispatching.fire()
+        return self._way_in.fire()
 
     def join(self) -> int:
-        return self._signal.fire()
+        if self._loaded:
+            return self._signal.fire()
+        ticket = self._way_in.ticket()
+        assert ticket is not None
+        if ticket.address == self._armed_to:
+            self._load(ticket)
+            return self._signal.fire()
+        self._start(self._join_elsewhere(ticket))
+        return self._around.clock.monotonic_ns()
+
+    async def _arm(self, ticket: Ticket) -> None:
+        around = self._around
+        if ticket.address != around.address:
+            self._late_facts["server_url"] = ticket.address.shown_url
+            self._signal.close()
+            self._signal = Signal(await around.servers.endpoint(ticket.address), around.clock, self)
+        self._load(ticket)
+        await self._signal.arm()
+
+    def _load(self, ticket: Ticket) -> None:
+        self._loaded = True
+        self._signal.load_join(
+            ticket.address.path,
+            self._around.path,
+            ticket.token,
+            offer_sdp=self._offer_sdp,
+            track=self._microphone.request() if self._microphone is not None else None,
+        )
+
+    async def _join_elsewhere(self, ticket: Ticket) -> None:
+        """To a server that only the answer named: the connection is opened first, and that is part of the
+        user's way in."""
+        began_ns = self._around.clock.monotonic_ns()
+        try:
+            await self._arm(ticket)
+        except WireError as exc:
+            if not self._ended:
+                self._listener.join_failed(exc)
+            return
+        if self._ended:
+            self._signal.close()
+            return
+        self._late_facts["connect_ms"] = round((self._signal.fire() - began_ns) / NS_PER_MS, 3)
 
     def leave(self) -> None:
         if not self._ended:
@@ -128,7 +189,7 @@ class ListenEngine:
     async def close(self) -> None:
         self.leave()
         self._local_ports, self._ice = self._peer.local_ports(), self._peer.ice()
-        self._dispatching.close()
+        self._way_in.close()
         for task in list(self._tasks):
             task.cancel()
         await self._peer.close()
@@ -143,7 +204,8 @@ class ListenEngine:
             facts["worst_quality"] = models.ConnectionQuality.Name(self._worst_quality).lower()
         if self._sections_unasked:
             facts["sections_unasked"] = self._sections_unasked
-        if self._signal.rearmed or self._dispatching.rearmed:
+        facts.update(self._late_facts)
+        if self._signal.rearmed or self._way_in.rearmed:
             facts["rearmed"] = True
         ears = [ear for ear in self._ears.values() if ear is not None]
         if ears:
@@ -266,7 +328,10 @@ class ListenEngine:
     # Offers and answers, one after another.
 
     def _later(self, step: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(self._one_by_one(step))
+        self._start(self._one_by_one(step))
+
+    def _start(self, step: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(step)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -1,4 +1,4 @@
-"""The seam between a session and the way it takes part: five calls out, a handful of events back.
+"""The seam between a session and the way it takes part: six calls out, a handful of events back.
 
 Everything runs on the session's loop. An engine knows no deadlines, no outcomes and no other session; it
 tells what happened, when it happens, and the session draws the conclusions. Where another process saw it
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 
 class EngineListener(Protocol):
     """What an engine tells its session."""
+
+    def room_is(self, room: str) -> None:
+        """The token that the user's own backend gave is for this room, whatever it was asked for."""
+
+    def session_created(self) -> None:
+        """The user's own backend answered, with a token."""
+
+    def session_failed(self, error: WireError) -> None:
+        """It refused, never answered, or gave nothing to join with."""
 
     def dispatched(self, view: DispatchView | None, room_sid: str) -> None:
         """The dispatch was answered. ``view``: by CreateDispatch; ``room_sid``: by CreateRoom."""
@@ -78,6 +87,9 @@ class Engine(Protocol):
 
     async def build(self) -> None:
         """Everything that can be done before T0. Raises WireError, EngineCrashed."""
+
+    def open(self) -> int:
+        """Write the request to the user's own backend; the moment of it, in ns on the monotonic clock."""
 
     def dispatch(self) -> int:
         """Write the request for the agent; the moment of it, in ns on the monotonic clock."""

@@ -78,6 +78,13 @@ class _Waiting:
     def crashed(self, cause: str) -> None:
         self._end(cause)
 
+    def room_is(self, room: str) -> None:
+        """Its token is of our own making."""
+
+    def session_created(self) -> None: ...
+
+    def session_failed(self, error: WireError) -> None: ...
+
     def dispatched(self, view: DispatchView | None, room_sid: str) -> None:
         """It asks for no agent that exists, and so is none of its events below."""
 
@@ -102,7 +109,7 @@ async def find_way(around: Surroundings, settings: Settings, room: str) -> Found
 
     Where no way leads to the server, the answer is host candidates: users then fail as they would have.
     """
-    settings = replace(settings, dispatch="token", order="join-first", agent_name=NOBODY)
+    settings = replace(settings, dispatch="token", order="join-first", session_url=None, agent_name=NOBODY)
     only_relay = settings.ice == "relay"
     engine, cause = await _try(around, settings, room, MediaWay.HOST, joined_only=only_relay)
     if not only_relay and not cause and not engine.must_relay:

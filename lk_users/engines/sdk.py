@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.clock import NS_PER_MS
-from lk_users.engines.dispatching import Dispatching
+from lk_users.engines.opening import way_in
 from lk_users.engines.sdk_lines import to_view
 from lk_users.errors import ConnectionCut, EngineCrashed, UpgradeRefused, WireError
 from lk_users.evidence import Onset
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from lk_users.engines.listen import Surroundings
     from lk_users.engines.port import EngineListener
     from lk_users.engines.sdk_pool import SdkPool, Seat
+    from lk_users.errors import BackendError
     from lk_users.plan import PlannedSession
     from lk_users.settings import Settings
+    from lk_users.wire.backend import Ticket
 
 BUILD_S: Final = 10.0
 LEAVE_S: Final = 3.0
@@ -39,7 +41,7 @@ _STATUS: Final = re.compile(r"\b(?:HTTP error|client error|server error|status):
 
 
 class SdkEngine:
-    """One user: its dispatch request here, everything else in a child."""
+    """One user: what it asks for at T0 here, everything else in a child."""
 
     def __init__(
         self,
@@ -48,12 +50,14 @@ class SdkEngine:
         around: Surroundings,
         pool: SdkPool,
         listener: EngineListener,
+        given: Ticket | BackendError | None = None,
     ) -> None:
         self._around = around
         self._pool = pool
         self._listener = listener
         self._mic = settings.mic
-        self._dispatching = Dispatching(planned, settings, around, listener)
+        self._way_in = way_in(planned, settings, around, listener, given)
+        self._built = False
         self._seat: Seat | None = None
         self._join_order = b""
         self._joined_ns = 0
@@ -82,25 +86,38 @@ class SdkEngine:
         }
 
     async def build(self) -> None:
-        """Token, request, a child that is ready. Raises ConnectionCut, EngineCrashed."""
-        endpoint = self._around.endpoint
-        url = f"{'wss' if endpoint.tls else 'ws'}://{endpoint.host_header}{self._around.prefix}"
+        """Token, request, a child that is ready. Raises ConnectionCut, EngineCrashed, BackendError."""
+        ticket = self._way_in.ticket()
         seat = self._seat = await self._pool.board(self)
         self._facts["sdk"] = seat.version
         self._join_order = seat.order("join")
-        order = seat.order("build", url=url, token=self._dispatching.user_token(), mic=self._mic)
-        if not await self._asked(order, BUILD_S):
-            raise EngineCrashed(f"its SDK child did not answer within {BUILD_S:g} s")
-        await self._dispatching.arm()
+        if ticket is not None:
+            self._built = True
+            if not await self._asked(self._build_order(ticket), BUILD_S):
+                raise EngineCrashed(f"its SDK child did not answer within {BUILD_S:g} s")
+        await self._way_in.arm()
+
+    def open(self) -> int:
+        return self._way_in.fire()
 
     def dispatch(self) -> int:
-        return self._dispatching.fire()
+        return self._way_in.fire()
 
     def join(self) -> int:
         assert self._seat is not None
+        if not self._built:
+            ticket = self._way_in.ticket()
+            assert ticket is not None
+            self._seat.give(self._build_order(ticket))
         self._seat.give(self._join_order)
         self._joined_ns = self._around.clock.monotonic_ns()
         return self._joined_ns
+
+    def _build_order(self, ticket: Ticket) -> bytes:
+        assert self._seat is not None
+        if ticket.address != self._around.address:
+            self._facts["server_url"] = ticket.address.shown_url
+        return self._seat.order("build", url=ticket.address.shown_url, token=ticket.token, mic=self._mic)
 
     def leave(self) -> None:
         if not self._ended and self._seat is not None:
@@ -108,7 +125,7 @@ class SdkEngine:
         self._end()
 
     async def close(self) -> None:
-        self._dispatching.close()
+        self._way_in.close()
         if self._seat is None:
             return
         seat = self._seat
@@ -121,7 +138,7 @@ class SdkEngine:
         """The SDK hands out sound that it has decoded and stretched: no evidence of packets."""
 
     def evidence(self) -> dict[str, Any]:
-        return {**self._facts, **({"rearmed": True} if self._dispatching.rearmed else {})}
+        return {**self._facts, **({"rearmed": True} if self._way_in.rearmed else {})}
 
     # What the child tells.
 

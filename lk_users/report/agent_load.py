@@ -31,7 +31,7 @@ def lines(summary: Summary) -> list[str]:
     return [
         *(_untaken(summary, never) if never else ()),
         *_up_to([_load_line(worker) for worker in workers if never and worker["load"]["max"] is not None]),
-        *_up_to([*_unreached(workers), *_strangers(workers, summary["settings"].get("agent-name", ""))]),
+        *_up_to([*_unreached(workers), *_strangers(summary)]),
     ]
 
 
@@ -55,10 +55,14 @@ def rows(summary: Summary) -> list[tuple[str, ...]]:
 def _untaken(summary: Summary, never: int) -> list[str]:
     verb = "was" if never == 1 else "were"
     answered = ANSWERED.get(summary["resolved"]["dispatch"], "")
-    line = (
-        f"{never} of {words.plural(summary['sessions']['recorded'], 'job')} {verb} taken by no agent worker "
-        f"(never_assigned){answered}."
-    )
+    recorded = summary["sessions"]["recorded"]
+    if words.lacks_key(summary):
+        line = f"No agent came to {never} of {words.plural(recorded, 'user')}; their jobs are not known."
+    else:
+        line = (
+            f"{never} of {words.plural(recorded, 'job')} {verb} taken by no agent worker "
+            f"(never_assigned){answered}."
+        )
     if not summary["agent_workers"]:
         line += " `--agent-worker-url` shows the workers' load: livekit-agents refuses jobs when it is high."
     return [line]
@@ -82,11 +86,15 @@ def _unreached(workers: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _strangers(workers: Sequence[Mapping[str, Any]], agent_name: str) -> list[str]:
+def _strangers(summary: Summary) -> list[str]:
+    agent_name = summary["settings"].get("agent-name", "")
+    if not agent_name and summary["resolved"]["dispatch"] == "backend":
+        # Whose agent comes is the backend's business.
+        return []
     return [
         f"The worker at {worker['url']} serves {_named(worker['agent_name'])}, not {_named(agent_name)}: its "
         "load says nothing about this run."
-        for worker in workers
+        for worker in summary["agent_workers"]
         if worker["agent_name"] not in (None, agent_name)
     ]
 

@@ -39,8 +39,8 @@ def contradictions(record: Record) -> list[str] | None:
         ("the request left", asked_ns, "the agent joined", joined_ns, slack_ns + NS_PER_MS),
         ("the agent joined", joined_ns, "it was seen", marks.get(Mark.AGENT_SEEN), slack_ns),
     ]
-    if record.dispatch == "none":
-        # The room's own dispatch is as old as the room.
+    if record.dispatch in ("none", "backend"):
+        # The room's own dispatch is as old as the room, and a backend's may be older than the request.
         pairs = pairs[3:]
     found = [
         f"{earlier} at {_ms(first)}, {later} at {_ms(second)} ({_ms(uncertainty)} uncertain)"

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.record import Mark
-from lk_users.report import agent_load, limit_words, region_words, round_words, witness_words, words
+from lk_users.report import agent_load, backend, limit_words, region_words, round_words, witness_words, words
 from lk_users.settings import WELCOME_ITEMS
 from lk_users.welcome import mark_of
 
@@ -33,6 +33,7 @@ TRIED_SHOWN: Final = 12
 
 MARKS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        Mark.SESSION_CREATED: "session created",
         Mark.DISPATCHED: "dispatch answered",
         Mark.CONNECTED: "user in the room",
         Mark.AGENT_JOINED: "agent in the room",
@@ -61,7 +62,7 @@ def text(summary: Summary) -> str:
         *_points(agent_load.lines(summary), AGENT_LINES_SHOWN),
         "",
         "Where the time went",
-        *_points(words.time_lines(summary), 5),
+        *_points([*words.time_lines(summary), *backend.lines(summary)], 5),
         *_mark_lines(summary["marks"], summary["settings"]),
         *_round_lines(summary),
         *_region_lines(summary),
@@ -121,13 +122,12 @@ def _state(slo: Mapping[str, Any]) -> str:
 
 
 def _about(summary: Summary) -> str:
-    agent = summary["settings"].get("agent-name") or "the unnamed agent"
     resolved = summary["resolved"]
     bursts = words.plural(len(summary["bursts"]), "burst")
     where = f" on {url}" if (url := summary["target"].get("url")) else ""
     return (
-        f"Run {summary['run_id']}{where}: {bursts}, agent {agent}, dispatch by {resolved['dispatch']}, "
-        f"{resolved['order']}"
+        f"Run {summary['run_id']}{where}: {bursts}, agent {backend.agent(summary)}, dispatch by "
+        f"{resolved['dispatch']}, {resolved['order']}"
     )
 
 

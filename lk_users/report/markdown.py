@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lk_users.outcome import Finding, fault_of
-from lk_users.report import agent_load, limit_words, region_words, round_words, witness_words, words
+from lk_users.report import agent_load, backend, limit_words, region_words, round_words, witness_words, words
 from lk_users.report.tables import cell, marks, phases, points, table
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def text(summary: Summary) -> str:
         _outcomes(summary),
         _twice(summary),
         "## Where the time went",
-        points(words.time_lines(summary)),
+        points([*words.time_lines(summary), *backend.lines(summary)]),
         phases(summary["phases"]),
         "From the planned start. A session that never got there counts at its deadline, and under *never*.",
         marks(summary["marks"]),

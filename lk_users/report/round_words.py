@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.course import Role
-from lk_users.outcome import Finding, Verdict
+from lk_users.outcome import OURS, Finding, Verdict
 from lk_users.record import Mark
 from lk_users.report import words
 
@@ -23,14 +23,15 @@ NO_AGENT: Final = (Finding.NEVER_ASSIGNED, Finding.REJECTED, Finding.ASSIGNED_NO
 
 
 def alone_lines(summary: Summary) -> list[str]:
-    """A baseline that failed: what no burst is needed for. Nothing where all is well."""
+    """A baseline that the target failed: what no burst is needed for. Nothing where all is well."""
     lines = []
     for baseline in _compared(summary, Role.BASELINE):
-        failed = _failed(baseline)
-        if not failed:
+        causes = {name: found for name, found in baseline["causes"].items() if name not in OURS}
+        if not causes:
             continue
-        outcome = Finding(next(iter(baseline["causes"])))
-        cause = next(iter(baseline["causes"][outcome]))
+        outcome = Finding(next(iter(causes)))
+        cause = next(iter(causes[outcome]))
+        failed = sum(baseline["outcomes"][name] for name in causes)
         who = "a session" if baseline["recorded"] == 1 else f"{failed} of {baseline['recorded']} sessions"
         lines.append(
             f"Already alone, before the burst, {who} failed: {outcome}, {words.OUTCOMES[outcome]}. "

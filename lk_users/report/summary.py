@@ -15,6 +15,7 @@ from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.course import Role
 from lk_users.outcome import ORDER, OURS, Finding
 from lk_users.record import Mark
+from lk_users.report import backend
 from lk_users.report.clocks import contradictions
 from lk_users.report.figures import (
     bottleneck,
@@ -134,6 +135,7 @@ def summarize(
             "wait": compared(by_region, figures),
             "failures": concentrated(by_region),
         },
+        "backend": backend.section(figures, settings, info.target),
         "users": users(figures, settings.mic),
         "agent_workers": agent_worker.fold(settings.agent_worker_urls, samples),
         "witness": section(figures, merged.trailers),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lk_users.clock import NS_PER_MS
 from lk_users.outcome import OUTCOMES, Fault, Finding, Verdict, fault_of
 from lk_users.record import Mark
-from lk_users.report import region_words, words
+from lk_users.report import backend, region_words, words
 from lk_users.report.cases import failures, slowest
 from lk_users.report.folder import BUNDLE_FILE, RECORDS_FILE, RUN_FILE
 from lk_users.report.summary import iso
@@ -34,7 +34,7 @@ MAX_TEXT: Final = 300
 MAX_EVIDENCE: Final = 800
 REASONS_SHOWN: Final = 3
 OUTCOMES_NAMED: Final = 4
-OUTCOMES_SHOWN: Final = 8
+OUTCOMES_SHOWN: Final = 6
 KINDS_SHOWN: Final = 7
 ALIKE_SHOWN: Final = 5
 VALUES_SHOWN: Final = 4
@@ -49,6 +49,7 @@ _ASKED: Final[Mapping[str, str]] = MappingProxyType(
         "room": "by CreateRoom with the agent in it",
         "token": "by the room configuration in the user's token",
         "none": "by nothing: the unnamed agent",
+        "backend": "by a backend of the users' own",
     }
 )
 
@@ -102,7 +103,9 @@ def _problem(summary: Summary, records: Sequence[Record]) -> list[str]:
     """What went wrong, in sentences that need no knowledge of this program."""
     counts = Counter(record.outcome for record in records)
     became = [f"{counts.pop(Finding.OK, 0)} ok"] + [
-        f"{counts[outcome]} {outcome} ({words.OUTCOMES[outcome]})" for outcome in OUTCOMES if counts[outcome]
+        f"{counts[outcome]} {outcome} ({words.meaning(outcome, summary)})"
+        for outcome in OUTCOMES
+        if counts[outcome]
     ]
     missed = [f"`{slo['text']}` ({words.slo_was(slo)})" for slo in summary["slo"] if not slo["ok"]]
     void = "; ".join(_short(reason) for reason in _first(summary["void_reasons"], REASONS_SHOWN))
@@ -111,6 +114,7 @@ def _problem(summary: Summary, records: Sequence[Record]) -> list[str]:
         f"{_how_many(summary, len(records))}: {', '.join(_first(became, OUTCOMES_NAMED))}.",
         _agents(summary["marks"][Mark.AGENT_JOINED]),
         *words.time_lines(summary),
+        *backend.lines(summary),
         *_first(region_words.telling(summary), OUTCOMES_NAMED),
         *([f"Expected and missed: {', '.join(_first(missed, OUTCOMES_NAMED))}."] if missed else []),
     ]
@@ -147,7 +151,7 @@ def _where(summary: Summary, records: Sequence[Record]) -> str:
         ("project", settings.get("project-id") or f"{NOT_KNOWN}; `--project-id p_…` puts it here"),
         ("URL", _code(summary["target"].get("url", ""))),
         ("server", _server(records)),
-        ("agent", _code(settings.get("agent-name", "") or "the unnamed agent")),
+        ("agent", _code(backend.agent(summary))),
         ("asked for", f"{_ASKED[resolved['dispatch']]}, {resolved['order']}"),
         ("agent's SDK", _agent_sdk(summary)),
         ("agent hosted by LiveKit Cloud", _hosted(records)),

@@ -31,6 +31,10 @@ BAD_QUALITIES: Final = ("lost", "poor")
 
 PHASES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
+        Phase.SESSION_API: (
+            "the answer of your own backend",
+            "from writing the request to its answer",
+        ),
         Phase.DISPATCH_API: ("the answer to the dispatch request", "from writing the request to its answer"),
         Phase.USER_JOIN: ("the user's own way into the room", "from writing the join to being in the room"),
         Phase.MEDIA_SETUP: ("setting up media", "from being in the room to the media connection being up"),
@@ -52,7 +56,8 @@ OUTCOMES: Final[Mapping[str, str]] = MappingProxyType(
         Finding.CLIENT_BLIND: "the server lists the agent in the room, and the user did not see it",
         Finding.MEDIA_FAILED: "in the room, and the media connection never came up",
         Finding.DISPATCH_UNCLEAR: "the dispatch request timed out or failed, and yet there was a job",
-        Finding.RATE_LIMITED: "the server refused the request for its rate limit (HTTP 429)",
+        Finding.RATE_LIMITED: "the request was refused for its rate limit (HTTP 429)",
+        Finding.SESSION_FAILED: "your own backend gave nothing to join with",
         Finding.DISPATCH_FAILED: "the dispatch request was refused, failed or never answered",
         Finding.CONNECT_FAILED: "the user's first try to join failed; an SDK would have tried again",
         Finding.USER_DROPPED: "the server sent the user away",
@@ -206,7 +211,8 @@ def failure_lines(summary: Summary) -> list[str]:
             shown.append(f"and {plural(rest, 'other cause')}")
         count = summary["outcomes"][name]
         lines.append(
-            f"{count} {name} ({FAULTS[fault_of(outcome)]}): {OUTCOMES[outcome]}. Cause: {', '.join(shown)}."
+            f"{count} {name} ({FAULTS[fault_of(outcome)]}): {meaning(outcome, summary)}. "
+            f"Cause: {', '.join(shown)}."
         )
     uncounted = summary["sessions"]["uncounted"]
     if uncounted:
@@ -215,6 +221,18 @@ def failure_lines(summary: Summary) -> list[str]:
             "--release free, and in no figure or SLO."
         )
     return lines
+
+
+def lacks_key(summary: Summary) -> bool:
+    """Were tokens a backend's, and the API not asked for want of a key?"""
+    return summary["backend"] is not None and not summary["backend"]["api_key"]
+
+
+def meaning(outcome: Finding, summary: Summary) -> str:
+    """What an outcome means, as far as it is known in this run."""
+    if outcome is Finding.NEVER_ASSIGNED and lacks_key(summary):
+        return "no agent came; what became of the job is not known"
+    return OUTCOMES[outcome]
 
 
 def twice_lines(summary: Summary) -> list[str]:

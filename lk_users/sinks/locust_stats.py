@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Phases that end with a mark which the user itself sets; the others need the server's clock.
 LIVE_PHASES: Final = {
+    Mark.SESSION_CREATED: (Phase.SESSION_API, Mark.FIRED),
     Mark.DISPATCHED: (Phase.DISPATCH_API, Mark.FIRED),
     Mark.MEDIA_UP: (Phase.MEDIA_SETUP, Mark.CONNECTED),
     Mark.FIRST_AUDIO: (Phase.SPEAK, Mark.AGENT_TRACK),

@@ -154,8 +154,6 @@ class Api:
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
         )
         self._client = api.LiveKitAPI(http_url, keys.key, keys.secret, session=self._session, failover=False)
-        self._url = http_url
-        self._keys = keys
         self._pace = _Pace(60.0 / budget_per_minute if budget_per_minute else 0.0)
 
     async def close(self) -> None:
@@ -192,15 +190,6 @@ class Api:
             if exc.status != 404:
                 raise
 
-    async def speaks(self, path: str) -> int:
-        """HTTP status of a GET on ``path`` with a user's token: tells which signalling paths exist."""
-        headers = {"Authorization": f"Bearer {user_token(self._keys, 'lk-preflight', 'lk-preflight')}"}
-        try:
-            async with self._session.get(self._url + path, headers=headers) as response:
-                return response.status
-        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            raise ConnectionCut(_client_cause(exc)) from exc
-
     async def _call(self, request: Awaitable[_T]) -> _T:
         await self._pace.wait()
         try:
@@ -209,6 +198,23 @@ class Api:
             raise HttpError(exc.status, exc.message) from exc
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             raise ConnectionCut(_client_cause(exc)) from exc
+
+
+async def speaks(http_url: str, path: str, keys: Keys | None) -> int:
+    """HTTP status of a GET on ``path`` with a user's token, or without a key with none: tells which
+    signalling paths exist. Raises ConnectionCut."""
+    headers = {}
+    if keys is not None:
+        headers["Authorization"] = f"Bearer {user_token(keys, 'lk-preflight', 'lk-preflight')}"
+    timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(http_url + path, headers=headers) as response,
+        ):
+            return response.status
+    except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+        raise ConnectionCut(_client_cause(exc)) from exc
 
 
 class _Pace:

@@ -28,15 +28,17 @@ from wsproto.events import (
 )
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
+from lk_users.clock import SystemClock
 from lk_users.errors import ConnectionCut, EngineCrashed, HttpError, UpgradeRefused, WireError
 from lk_users.wire.tls import TlsPipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
     from lk_users.clock import Clock
 
 TLS_TIMEOUT_S = 10.0
+KNOCK_S = 10.0
 # How long a connection that was hung up waits for the server to close it.
 LINGER_S = 2.0
 # An answer's body beyond this is not one of ours; its connection is cut rather than its bytes kept.
@@ -66,10 +68,17 @@ class Endpoint:
         context = ssl.create_default_context() if tls else None
         return cls(addresses, port, host_header, context, host if tls else "")
 
+    @classmethod
+    def nowhere(cls) -> Endpoint:
+        """Of a server that is not known yet."""
+        return cls((), 0, "")
+
     @property
     def loopback(self) -> bool:
         """Is it on this machine, and only there?"""
-        return all(ipaddress.ip_address(address).is_loopback for address in self.addresses)
+        return bool(self.addresses) and all(
+            ipaddress.ip_address(address).is_loopback for address in self.addresses
+        )
 
     async def connect(self, protocol: asyncio.Protocol) -> None:
         """Open a TCP connection to the first address that takes one. Raises ConnectionCut, and EngineCrashed
@@ -133,18 +142,28 @@ class Armed(asyncio.Protocol):
         await self._endpoint.connect(self)
         if self._endpoint.tls is not None:
             await self._shake(self._endpoint.tls)
-        self._loaded = self._tls.encrypt(self._plain) if self._tls is not None else self._plain
+        self._make_ready()
 
     def load(self, data: bytes) -> None:
-        """What ``fire`` will write; before ``arm``."""
+        """What ``fire`` will write; once, before ``arm`` or after it."""
         self._plain = data
+        # Who is being armed makes them ready by itself.
+        ready = self._endpoint.tls is None or (self._tls is not None and self._tls.ready)
+        if self._transport is not None and self._rearming is None and ready:
+            self._make_ready()
+
+    def _make_ready(self) -> None:
+        """Encrypted is what is written next, and nothing else after it but before it."""
+        if self._plain:
+            self._loaded = self._tls.encrypt(self._plain) if self._tls is not None else self._plain
 
     def fire(self) -> int:
         """Write what was loaded; the moment of it on the monotonic clock, in ns. The hot path."""
         if self._transport is None:
             if self._rearming is None:
                 self._rearm()
-        else:
+        elif self._rearming is None:
+            # Else it is written once the connection is there again, with its TLS.
             self._write_now(self._transport)
         self.fired_ns = self._clock.monotonic_ns()
         return self.fired_ns
@@ -267,13 +286,43 @@ class Armed(asyncio.Protocol):
             self._rearming = None
 
 
+class _Knock(Armed):
+    """A connection that is opened and asked for nothing."""
+
+    def received(self, data: bytes) -> None: ...
+
+    def cut(self, error: WireError) -> None: ...
+
+
+async def knock(endpoint: Endpoint) -> None:
+    """Connect, with TLS where the endpoint has it, and hang up. Raises ConnectionCut."""
+    door = _Knock(endpoint, SystemClock())
+    try:
+        async with asyncio.timeout(KNOCK_S):
+            await door.arm()
+    except TimeoutError as exc:
+        raise ConnectionCut("connection timed out") from exc
+    finally:
+        door.close()
+
+
 class ArmedRequest(Armed):
-    """One HTTP request. ``answered`` is called with the body, or with what went wrong."""
+    """One HTTP request. ``answered`` is called with the body, or with what went wrong.
+
+    ``success``: the statuses that are none of that. ``hidden``: what an answer may repeat and no error may.
+    """
 
     def __init__(
-        self, endpoint: Endpoint, clock: Clock, answered: Callable[[bytes | WireError], None]
+        self,
+        endpoint: Endpoint,
+        clock: Clock,
+        answered: Callable[[bytes | WireError], None],
+        success: Container[int] = (200,),
+        hidden: Sequence[str] = (),
     ) -> None:
         super().__init__(endpoint, clock)
+        self._success = success
+        self._hidden = hidden
         self._answered: Callable[[bytes | WireError], None] | None = answered
         self._http = h11.Connection(h11.CLIENT)
         self._status = 0
@@ -282,13 +331,13 @@ class ArmedRequest(Armed):
 
     def load_post(self, path: str, token: str, body: bytes) -> None:
         """A protobuf POST as Twirp wants it."""
-        headers = [
-            ("Host", self._endpoint.host_header),
-            ("Authorization", f"Bearer {token}"),
-            ("Content-Type", "application/protobuf"),
-            ("Content-Length", str(len(body))),
-        ]
-        request = h11.Request(method="POST", target=path, headers=headers)
+        headers = (("Authorization", f"Bearer {token}"), ("Content-Type", "application/protobuf"))
+        self.load_body(path, headers, body)
+
+    def load_body(self, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> None:
+        """A POST with ``headers`` beside Host and Content-Length."""
+        beside = [("Host", self._endpoint.host_header), *headers, ("Content-Length", str(len(body)))]
+        request = h11.Request(method="POST", target=path, headers=beside)
         parts = (
             self._http.send(request),
             self._http.send(h11.Data(body)),
@@ -316,13 +365,19 @@ class ArmedRequest(Armed):
 
     def cut(self, error: WireError) -> None:
         # A status is an answer, even where the connection's end is the end of its body.
-        self._finish(self._result() if self._status not in (0, 200) else error)
+        is_answer = self._status and self._status not in self._success
+        self._finish(self._result() if is_answer else ConnectionCut(self._without_hidden(error.cause)))
 
     def _result(self) -> bytes | WireError:
-        if self._status == 200:
+        if self._status in self._success:
             return bytes(self._body)
         detail = self._body[:MAX_DETAIL_BYTES].decode("utf-8", "replace")
-        return HttpError(self._status, detail, self._retry_after)
+        return HttpError(self._status, self._without_hidden(detail), self._retry_after)
+
+    def _without_hidden(self, text: str) -> str:
+        for value in self._hidden:
+            text = text.replace(value, "…")
+        return text
 
     def _finish(self, result: bytes | WireError) -> None:
         answered, self._answered = self._answered, None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import free_port
+from token_endpoint import TokenEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ UNKNOWN_KEY = "APIunknown4711"
 URL_USER, URL_PASSWORD = "url-user-hunter2", "url-password-hunter2"
 INFLUX_TOKEN = "influx-token-hunter2=="
 TEMPLATE_TEXT = "crm-key-hunter2"
+BACKEND_KEY = "backend-key-hunter2"
 TOKEN = re.compile(rb"eyJ[A-Za-z0-9_-]{10,}")
 TURN = (b"turn_password", b"turnPassword")
 
@@ -57,6 +59,7 @@ def never_shown(stack: Stack) -> dict[str, bytes]:
         "password in the URL": URL_PASSWORD,
         "InfluxDB token": INFLUX_TOKEN,
         "text of a template": TEMPLATE_TEXT,
+        "what opens the user's own backend": BACKEND_KEY,
     }
     found = {name: value.encode() for name, value in plain.items()}
     for name, value in list(found.items()):
@@ -133,6 +136,25 @@ def test_a_burst_that_fails(start: Start, stack: Stack, tmp_path: Path, way: str
     done = start(*options, *templates(way, fault), env=environment(stack)).finish()
     assert (done.code, done.summary["outcomes"].get("ok", 0)) == (10, 0), done.stdout
     assert done.summary["settings"]["metadata"] == "(given, not shown)"
+    assert_nothing_leaks(done, stack, tmp_path)
+
+
+def test_a_backend_of_the_user_s_own_that_repeats_what_it_was_sent(
+    start: Start, stack: Stack, tmp_path: Path
+) -> None:
+    """Its answers hold the token and what it was opened with; so do those of a server that takes neither."""
+    faults = dict(zip((f"user-{n}" for n in range(4)), ("", "500", "garbage", "wrong token"), strict=True))
+    names = {"room_name": "{room}", "participant_identity": "{identity}"}
+    body = json.dumps({**names, "room_config": {"agents": [{"agent_name": "welcome"}]}, "crm": TEMPLATE_TEXT})
+    environ = environment(stack, LK_SESSION_AUTHORIZATION=f"Bearer {BACKEND_KEY}")
+    keyless = {name: value for name, value in environ.items() if not name.startswith("LIVEKIT_API_")}
+    with TokenEndpoint(stack.env(), faults) as endpoint:
+        options = ("-u", "4", "-r", "4", "--session-timeout", "10", "--loglevel", "DEBUG")
+        backed = ("--session-url", endpoint.url, "--session-body", body)
+        done = start(*options, *backed, env=keyless).finish()
+        assert {headers["Authorization"] for headers, _ in endpoint.requests} == {f"Bearer {BACKEND_KEY}"}
+    assert done.outcomes == {"session_failed": 2, "connect_failed": 1, "ok": 1}, done.stdout + done.stderr
+    assert done.summary["settings"]["session-body"] == "(given, not shown)"
     assert_nothing_leaks(done, stack, tmp_path)
 
 

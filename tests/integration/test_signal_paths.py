@@ -21,6 +21,7 @@ from lk_users.wire.api import Api, Keys
 from lk_users.wire.armed import Endpoint
 from lk_users.wire.microphone import Microphones
 from lk_users.wire.seams import SharedCertificate, host_addresses
+from lk_users.wire.servers import Servers
 from lk_users.wire.signalling import Pinger, SignalPath
 
 if TYPE_CHECKING:
@@ -57,9 +58,10 @@ async def burst(target: Target, path: SignalPath) -> list[Record]:
     options = {"agent_name": "welcome", "welcome": "state,track,audio,text", "session_timeout": "20"}
     settings = Settings.from_options(options, USERS)
     around = Surroundings(
+        address=target.address,
         endpoint=Endpoint.resolve(target.host, target.port, target.authority, tls=False),
-        prefix="",
         keys=keys,
+        servers=Servers(),
         clock=clock,
         path=path,
         addresses=host_addresses(loopback=True),

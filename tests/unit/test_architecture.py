@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(lk_users.__file__).parent
 # Low to high; a module imports from its own layer (without a circle) and lower ones. A package is one name.
 LAYERS = (
-    "masking outcome clock record settings scale errors version stats priority machine",
+    "masking agent_name address outcome clock record settings scale errors version stats priority machine",
     "course plan steps barrier health slo slo_grammar evidence jobs classify welcome agent_worker sizing",
     "search ladder batches courses",
     "wire",
@@ -30,7 +30,7 @@ LAYERS = (
     "cleanup replay runtime returns",
     "agent_watch influx_stream master_link",
     "series",
-    "preflight worker master",
+    "preflight credentials worker master",
     "placement user wiring",
     "cli",
 )
@@ -40,6 +40,7 @@ LOCAL_MAY_IMPORT = {"errors", "version", "clock", "evidence", "wire", "local"}
 LOCUST_MODULES = {
     "user",
     "runtime",
+    "credentials",
     "worker",
     "master",
     "master_link",
@@ -155,7 +156,7 @@ def test_an_sdk_child_is_an_ordinary_user_of_the_sdk() -> None:
     code = "import sys, lk_users.engines.sdk_child; print(*sorted(m for m in sys.modules if 'lk_users' in m))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {layer(own(module)) for module in done.stdout.split()} - {""}
-    assert loaded <= {"clock", "engines", "errors", "evidence", "version", "wire"}
+    assert loaded <= {"agent_name", "clock", "engines", "errors", "evidence", "version", "wire"}
 
 
 def test_one_module_knows_the_sdk() -> None:

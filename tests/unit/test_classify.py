@@ -8,6 +8,7 @@ import pytest
 from lk_users.classify import classify
 from lk_users.clock import NS_PER_S
 from lk_users.evidence import (
+    NO_KEY,
     DispatchView,
     JobView,
     Observation,
@@ -20,7 +21,7 @@ from lk_users.evidence import (
 )
 from lk_users.outcome import OUTCOMES, Finding, outcome_of
 from lk_users.record import Mark
-from lk_users.steps import Agent, Dispatch, Transaction, User
+from lk_users.steps import Agent, Dispatch, Opening, Transaction, User
 
 NAME = "front-desk"
 WAITING = Transaction(Dispatch.STORED, User.LISTENING, Agent.ABSENT)
@@ -125,6 +126,18 @@ TABLE: list[tuple[str, dict[str, Any], ServerView | None, dict[Finding, str]]] =
         {"cancelled": "stopped", "transaction": Transaction(Dispatch.ASKED)},
         None,
         {Finding.CANCELLED: "stopped"},
+    ),
+    (
+        "the user's own backend never answered",
+        {"transaction": Transaction(opening=Opening.ASKED)},
+        None,
+        {Finding.SESSION_FAILED: "no answer within 120 s"},
+    ),
+    (
+        "no agent, and no key to ask with",
+        {},
+        ServerView(unread=NO_KEY),
+        {Finding.NEVER_ASSIGNED: f"no agent came; whether a worker took a job is {NO_KEY}"},
     ),
     (
         "dispatch never answered",

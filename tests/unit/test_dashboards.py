@@ -158,8 +158,9 @@ def written(tmp_path: Path) -> dict[str, set[str]]:
         **dict.fromkeys(("agent_active", "agent_ready", "agent_speaking", "first_text"), 1),
     }
     text["text_matched"] = 1
-    records = [heard, queued_session(rng, 1, marks_ns=text), welcomed(2), never_assigned(3)]
-    write_run(tmp_path, records, workers={"w1": ("eu", 0, 4)})
+    backed = welcomed(4, marks_ns={"fired": 1, "session_created": 2, "welcomed": 3}, order="session-first")
+    records = [heard, queued_session(rng, 1, marks_ns=text), welcomed(2), never_assigned(3), backed]
+    write_run(tmp_path, records, workers={"w1": ("eu", 0, 5)})
     make_report(tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     lag = {"asyncio": Lag(), "gevent": Lag()}

@@ -56,9 +56,10 @@ def test_masking_knows_what_a_token_looks_like() -> None:
 def test_of_templates_a_report_says_only_that_there_were_some() -> None:
     given = {"metadata": '{"crm": "hunter2"}', "attributes": '{"plan": "x"}', "room_metadata": '"hunter2"'}
     chosen = Settings.from_options({"agent_name": "a", **given}, 1)
-    assert {name: chosen.options[name] for name in TEMPLATE_OPTIONS} == dict.fromkeys(
-        TEMPLATE_OPTIONS, NOT_SHOWN
-    )
+    body = {"session_url": "http://h/token", "session_body": '{"crm": "hunter2"}'}
+    backed = Settings.from_options({"agent_name": "a", **body}, 1)
+    shown = {name: chosen.options[name] or backed.options[name] for name in TEMPLATE_OPTIONS}
+    assert shown == dict.fromkeys(TEMPLATE_OPTIONS, NOT_SHOWN)
     assert chosen.metadata.render(0, {}) == '{"crm": "hunter2"}'
     assert Settings.from_options({"agent_name": "a"}, 1).options["metadata"] == ""
 

@@ -57,7 +57,8 @@ def test_the_first_in_the_order_decides() -> None:
 
 
 LOST = {
-    "client_blind", "media_failed", "dispatch_unclear", "rate_limited", "dispatch_failed", "connect_failed",
+    "client_blind", "media_failed", "dispatch_unclear", "rate_limited", "session_failed",
+    "dispatch_failed", "connect_failed",
     "user_dropped", "connection_lost", "room_closed", "never_assigned", "rejected", "assigned_not_joined",
     "welcome_missing",
 }  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 import virtual as v
 from builders import RUN_ID, settings
 
+from lk_users.address import Address
 from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock
 from lk_users.engines.listen import Surroundings
 from lk_users.engines.sdk import RECONNECT_S, SdkEngine
@@ -21,6 +22,7 @@ from lk_users.session import Session
 from lk_users.wire.api import Keys
 from lk_users.wire.armed import Endpoint
 from lk_users.wire.microphone import Microphones
+from lk_users.wire.servers import Servers
 from lk_users.wire.signalling import Pinger, SignalPath
 
 if TYPE_CHECKING:
@@ -118,7 +120,8 @@ def play(
         child = FakeChild(clock, list(script))
         change(child)
         around = Surroundings(
-            Endpoint(("127.0.0.1",), 7880, "lk.example.com:7880"), "/path", Keys("devkey", "s" * 32), clock,
+            Address("lk.example.com", 7880, tls=False, path="/path"),
+            Endpoint(("127.0.0.1",), 7880, "lk.example.com:7880"), Keys("devkey", "s" * 32), Servers(), clock,
             SignalPath.V1, (), Pinger(), None, Microphones(),  # type: ignore[arg-type]
         )  # fmt: skip
         session = Session(

@@ -11,7 +11,7 @@ import virtual as v
 from builders import settings
 
 from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock
-from lk_users.errors import ConnectionCut, HttpError, UpgradeRefused, WireError
+from lk_users.errors import BackendError, ConnectionCut, HttpError, UpgradeRefused, WireError
 from lk_users.evidence import DispatchView, JobView, ServerView
 from lk_users.outcome import OUTCOMES, Finding
 from lk_users.plan import planned
@@ -116,6 +116,7 @@ def play(
     facts: dict[str, object] | None = None,
     linger_s: float = 5.0,
     server_clock: ServerClock | None = None,
+    after_open: Sequence[Step] = (),
     **options: str,
 ) -> Played:
     """One session from two seconds before T0 to some seconds after its deadline, whatever it does."""
@@ -125,7 +126,9 @@ def play(
         played = Played(clock)
 
         def make_engine(item: PlannedSession, listener: EngineListener) -> v.FakeEngine:
-            played.engine = v.FakeEngine(clock, listener, after_dispatch, after_join(clock), fault)
+            played.engine = v.FakeEngine(
+                clock, listener, after_dispatch, after_join(clock), fault, after_open
+            )
             played.engine.facts = {**(facts or {})}
             return played.engine
 
@@ -144,6 +147,13 @@ def play(
         return played
 
     return v.in_virtual_time(work)
+
+
+def backed(
+    answer: Sequence[Step] = ((0.02, v.session_created("lobby")),), after_join: Steps = good, **options: str
+) -> Played:
+    """One session that the user's own backend starts."""
+    return play(after_join, after_open=answer, session_url="https://app.example.com/token", **options)
 
 
 # Good sessions.
@@ -165,7 +175,12 @@ def test_a_good_session_dispatch_first() -> None:
 
 
 def test_the_record_holds_marks_in_the_order_of_a_good_session() -> None:
-    assert list(play(expect_text="Wel").record.marks_ns) == [mark.value for mark in Mark]
+    assert list(play(expect_text="Wel").record.marks_ns) == [
+        mark.value for mark in Mark if mark is not Mark.SESSION_CREATED
+    ]
+    assert list(backed(expect_text="Wel").record.marks_ns) == [
+        mark.value for mark in Mark if mark is not Mark.DISPATCHED
+    ]
 
 
 def test_every_mark_is_told_once_and_as_recorded() -> None:
@@ -173,6 +188,80 @@ def test_every_mark_is_told_once_and_as_recorded() -> None:
     told = dict(played.marks)
     assert len(told) == len(played.marks)
     assert told == {name: at for name, at in played.record.marks_ns.items() if name != Mark.AGENT_JOINED}
+
+
+def test_a_good_session_from_the_user_s_own_backend() -> None:
+    played = backed()
+    assert played.engine is not None
+    assert played.engine.calls[:3] == ["build", "open", "join"]
+    assert played.found == (Finding.OK, "")
+    marks, phases = played.marks_ms, played.record.phases_ns
+    assert (marks["fired"], marks["session_created"]) == (0, 20)
+    assert "dispatched" not in marks
+    assert phases[Phase.SESSION_API] == 20 * NS_PER_MS
+    assert phases[Phase.USER_JOIN] == 30 * NS_PER_MS
+    assert (played.record.room, played.record.dispatch, played.record.order) == (
+        "lobby", "backend", "session-first",
+    )  # fmt: skip
+    assert contradictions(played.record) == []
+
+
+def test_a_session_with_credentials_of_the_locustfile_joins_first() -> None:
+    played = play(dispatch="backend")
+    assert played.engine is not None
+    assert played.engine.calls[:2] == ["build", "join"]
+    assert played.found == (Finding.OK, "")
+    assert "session_created" not in played.marks_ms
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (HttpError(429, "slow down"), (Finding.RATE_LIMITED, "HTTP 429: slow down")),
+        (HttpError(500, "oops"), (Finding.SESSION_FAILED, "HTTP 500: oops")),
+        (ConnectionCut("connection reset"), (Finding.SESSION_FAILED, "connection reset")),
+        (BackendError("its answer is no JSON"), (Finding.SESSION_FAILED, "its answer is no JSON")),
+    ],
+)
+def test_the_user_s_own_backend_gives_no_session(error: WireError, found: tuple[Finding, str]) -> None:
+    played = backed(answer=[(0.3, v.session_failed(error))])
+    assert played.found == found
+    assert played.decided_s == 0.3
+    assert played.engine is not None
+    assert "join" not in played.engine.calls
+    assert played.record.lost
+    assert played.record.room.startswith("lk-")
+
+
+def test_the_user_s_own_backend_never_answers() -> None:
+    played = backed(answer=[], session_timeout="7")
+    assert played.found == (Finding.SESSION_FAILED, "no answer within 7 s")
+
+
+def test_an_answer_after_the_deadline_changes_nothing() -> None:
+    played = backed(answer=[(9.0, v.session_created("late"))], session_timeout="7")
+    assert played.found == (Finding.SESSION_FAILED, "no answer within 7 s")
+    assert played.engine is not None
+    assert "join" not in played.engine.calls
+
+
+def test_a_join_with_a_token_that_the_server_does_not_take() -> None:
+    refused = UpgradeRefused(401, "invalid token")
+    played = backed(after_join=lambda clock: [(0.1, lambda to: to.join_failed(refused))])
+    assert played.found == (Finding.CONNECT_FAILED, "HTTP 401: invalid token")
+    assert played.marks_ms["session_created"] == 20
+
+
+def test_credentials_that_failed_before_t0() -> None:
+    played = play(fault=BackendError("credentials() raised KeyError: 'token'"), dispatch="backend")
+    assert played.found == (
+        Finding.SESSION_FAILED, "before T0: credentials() raised KeyError: 'token'",
+    )  # fmt: skip
+
+
+def test_any_agent_will_do_where_only_the_backend_knows_its_name() -> None:
+    assert backed(agent_name="").found == (Finding.OK, "")
+    assert backed(agent_name="somebody-else", session_timeout="7").found[0] is Finding.NEVER_ASSIGNED
 
 
 def test_a_good_session_join_first() -> None:

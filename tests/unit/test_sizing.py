@@ -139,7 +139,10 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--users", "0"], "--users 0: must be at least 1"),
         (["--users", "many"], "argument -u/--users: invalid int value: 'many'; see lk-users size --help"),
-        (["-u", "10", "--dispatch", "mail"], "--dispatch mail: unknown; use one of api, room, token, none"),
+        (
+            ["-u", "10", "--dispatch", "mail"],
+            "--dispatch mail: unknown; use one of api, room, token, none, backend",
+        ),
         (["-u", "10", "--mic", "loud"], "--mic loud: unknown; use one of silence, none"),
         (["-u", "10", "--witness", "11"], "--witness 11: larger than the burst of 10 (--users)"),
         (

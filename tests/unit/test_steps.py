@@ -5,10 +5,25 @@ import itertools
 import pytest
 
 from lk_users.errors import IllegalEvent
-from lk_users.steps import AGENT, DISPATCH, USER, Agent, Dispatch, Event, Transaction, User
+from lk_users.steps import (
+    AGENT,
+    DISPATCH,
+    OPENING,
+    USER,
+    Agent,
+    Dispatch,
+    Event,
+    Opening,
+    Transaction,
+    User,
+)
 
 # Written apart from the tables, so that an edit of a table has to be meant.
 LEGAL = {
+    "unasked --session_written-> asked",
+    "unasked --session_refused-> failed",
+    "asked --session_created-> created",
+    "asked --session_refused-> failed",
     "unsent --dispatch_written-> asked",
     "unsent --dispatch_refused-> failed",
     "asked --dispatch_answered-> stored",
@@ -31,7 +46,12 @@ LEGAL = {
     "welcomed --agent_gone-> left",
     "left --agent_seen-> present",
 }
-STRANDS = [(DISPATCH, Dispatch, "dispatch"), (USER, User, "user"), (AGENT, Agent, "agent")]
+STRANDS = [
+    (OPENING, Opening, "opening"),
+    (DISPATCH, Dispatch, "dispatch"),
+    (USER, User, "user"),
+    (AGENT, Agent, "agent"),
+]
 
 
 def test_the_tables_are_what_is_written_here() -> None:
@@ -56,9 +76,14 @@ def test_every_event_belongs_to_exactly_one_strand() -> None:
 
 @pytest.mark.parametrize("event", list(Event))
 def test_every_event_at_every_state(event: Event) -> None:
-    for dispatch, user, agent in itertools.product(Dispatch, User, Agent):
-        before = Transaction(dispatch, user, agent)
-        rows = {"dispatch": DISPATCH[dispatch], "user": USER[user], "agent": AGENT[agent]}
+    for opening, dispatch, user, agent in itertools.product(Opening, Dispatch, User, Agent):
+        before = Transaction(dispatch, user, agent, opening)
+        rows = {
+            "opening": OPENING[opening],
+            "dispatch": DISPATCH[dispatch],
+            "user": USER[user],
+            "agent": AGENT[agent],
+        }
         moved = {name: row[event] for name, row in rows.items() if event in row}
         if not moved:
             assert not before.allows(event)
@@ -67,9 +92,11 @@ def test_every_event_at_every_state(event: Event) -> None:
         else:
             assert before.allows(event)
             after = before.advance(event)
-            expected = {"dispatch": dispatch, "user": user, "agent": agent, **moved}
-            assert (after.dispatch, after.user, after.agent) == tuple(expected.values())
-        assert (before.dispatch, before.user, before.agent) == (dispatch, user, agent)
+            expected = {"opening": opening, "dispatch": dispatch, "user": user, "agent": agent, **moved}
+            assert (after.opening, after.dispatch, after.user, after.agent) == tuple(expected.values())
+        assert (before.opening, before.dispatch, before.user, before.agent) == (
+            opening, dispatch, user, agent,
+        )  # fmt: skip
 
 
 def test_a_good_session() -> None:
@@ -86,3 +113,18 @@ def test_a_good_session() -> None:
     ):
         transaction = transaction.advance(event)
     assert transaction == Transaction(Dispatch.STORED, User.LISTENING, Agent.WELCOMED)
+
+
+def test_a_good_session_from_the_user_s_own_backend() -> None:
+    transaction = Transaction()
+    for event in (
+        Event.SESSION_WRITTEN,
+        Event.SESSION_CREATED,
+        Event.JOIN_WRITTEN,
+        Event.CONNECTED,
+        Event.MEDIA_UP,
+        Event.AGENT_SEEN,
+        Event.WELCOMED,
+    ):
+        transaction = transaction.advance(event)
+    assert transaction == Transaction(Dispatch.UNSENT, User.LISTENING, Agent.WELCOMED, Opening.CREATED)

@@ -102,8 +102,10 @@ class FakeEngine:
         after_dispatch: Sequence[Step] = (),
         after_join: Sequence[Step] = (),
         fault: WireError | None = None,
+        after_open: Sequence[Step] = (),
     ) -> None:
         self._clock = clock
+        self._after_open = after_open
         self._listener = listener
         self._after_dispatch = after_dispatch
         self._after_join = after_join
@@ -118,6 +120,9 @@ class FakeEngine:
         self.calls.append("build")
         if self._fault is not None:
             raise self._fault
+
+    def open(self) -> int:
+        return self._play("open", self._after_open)
 
     def dispatch(self) -> int:
         return self._play("dispatch", self._after_dispatch)
@@ -168,6 +173,18 @@ def agent(
 
 def gone(reason: str = "signal_close", sid: str = "PA_1", identity: str = "agent-1") -> ParticipantView:
     return agent(sid, identity, "disconnected", disconnect_reason=reason)
+
+
+def session_created(room: str = "lobby") -> Callable[[EngineListener], None]:
+    def happen(to: EngineListener) -> None:
+        to.room_is(room)
+        to.session_created()
+
+    return happen
+
+
+def session_failed(error: WireError) -> Callable[[EngineListener], None]:
+    return lambda to: to.session_failed(error)
 
 
 def dispatched(view: DispatchView | None = None) -> Callable[[EngineListener], None]:
