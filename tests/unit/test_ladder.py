@@ -240,3 +240,15 @@ def test_a_burst_without_data_for_an_slo_ends_it() -> None:
     )
     assert found.rungs == ()
     assert found.limit is None
+
+
+def test_where_most_climbs_found_no_limit_it_is_judged_by_a_burst_that_failed() -> None:
+    searching = course(users=10, repeats="3")
+    fast = Target(jobs_per_s=100)
+    fast.play(course(users=10, repeats="1"))
+    slow = Target(jobs_per_s=1, done=list(fast.done))
+    found = searching.result(slow.play(searching))
+    assert [climb.limit for climb in found.climbs] == [10, 0, 0]
+    assert (found.limit, found.low, found.high) == (0, 0, None)
+    assert found.judged is not None
+    assert not found.judged.ok
