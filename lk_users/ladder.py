@@ -117,7 +117,7 @@ class LadderCourse:
 
 class _Climbing(Search):
     def __init__(self, settings: Settings, slos: Sequence[slo.Slo]) -> None:
-        super().__init__(slos)
+        super().__init__(slos, settings.burst_interval_s)
         self._settings = settings
         self.climbs: list[Climb] = []
 

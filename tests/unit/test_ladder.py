@@ -252,3 +252,11 @@ def test_where_most_climbs_found_no_limit_it_is_judged_by_a_burst_that_failed() 
     assert (found.limit, found.low, found.high) == (0, 0, None)
     assert found.judged is not None
     assert not found.judged.ok
+
+
+def test_an_idle_target_rests_before_a_burst_where_that_is_asked_for() -> None:
+    target = Target(jobs_per_s=10)
+    climbed(target, users=20, repeats="1", burst_interval="30")
+    assert [(done.round.role, done.round.rest_s) for done in target.done] == [
+        ("baseline", 0), ("burst", 30), ("baseline", 0), ("burst", 30),
+    ]  # fmt: skip
