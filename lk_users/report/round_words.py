@@ -35,7 +35,7 @@ def alone_lines(summary: Summary) -> list[str]:
         who = "a session" if baseline["recorded"] == 1 else f"{failed} of {baseline['recorded']} sessions"
         lines.append(
             f"Already alone, before the burst, {who} failed: {outcome}, {words.OUTCOMES[outcome]}. "
-            f"Cause: {cause}. {_advice(outcome, summary['settings'])}"
+            f"Cause: {cause}. {_advice(outcome, summary)}"
         )
     return lines
 
@@ -202,7 +202,12 @@ def _ask_for_control(burst: Round) -> str:
     return f"Is it the burst or the load? `--control spread=60s` shows the same {users} spread out."
 
 
-def _advice(outcome: Finding, settings: Mapping[str, str]) -> str:
+def _advice(outcome: Finding, summary: Summary) -> str:
+    settings = summary["settings"]
+    if outcome in NO_AGENT and summary["resolved"]["dispatch"] == "backend":
+        return (
+            "That is no burst's doing: check which agent your backend asks for, and that a worker of it runs."
+        )
     if outcome in NO_AGENT:
         name = settings.get("agent-name")
         agent = f"--agent-name {name} is the agent's own name" if name else "an agent without a name is meant"

@@ -27,7 +27,7 @@ from lk_users.plan import apportion, shares, unrecorded
 from lk_users.plan import sessions as sessions_of
 from lk_users.record import Mark, Record
 from lk_users.report import console, markdown, round_words
-from lk_users.report.folder import BurstInfo, RunInfo, WorkerShare, merge
+from lk_users.report.folder import BurstInfo, RunInfo, WorkerShare, append_reason, merge
 from lk_users.report.make import draft, make_report
 from lk_users.returns import Returns
 from lk_users.sinks.jsonl import Journal
@@ -330,6 +330,13 @@ def test_already_alone(tmp_path: Path) -> None:
     assert markdown.text(summary).splitlines()[2].startswith("- Already alone")
 
 
+def test_already_alone_at_one_s_own_backend(tmp_path: Path) -> None:
+    summary = summary_of(tmp_path, three(baseline=None))
+    summary["resolved"] = {**summary["resolved"], "dispatch": "backend"}
+    (line,) = round_words.alone_lines(summary)
+    assert line.endswith("check which agent your backend asks for, and that a worker of it runs.")
+
+
 def test_a_baseline_that_was_stopped_says_nothing_of_the_agent(tmp_path: Path) -> None:
     rounds = three()
     rounds[Role.BASELINE] = [replace(rounds[Role.BASELINE][0], findings={"cancelled": "stopped"})]
@@ -391,3 +398,20 @@ def test_witnesses_are_of_the_burst_only(tmp_path: Path) -> None:
     assert {role: sum(one.engine == "sdk" for one in lost if one.role == role) for role in Role} == {
         "baseline": 0, "burst": 4, "control": 0,
     }  # fmt: skip
+
+
+def test_a_run_that_was_stopped_in_its_baseline_has_a_report(tmp_path: Path) -> None:
+    write(tmp_path, three(baseline=None))
+    lines = (tmp_path / "bursts.jsonl").read_text().splitlines()
+    (tmp_path / "bursts.jsonl").write_text(lines[0] + "\n")
+    journal = (tmp_path / "workers" / "w1.jsonl").read_text().splitlines()
+    (tmp_path / "workers" / "w1.jsonl").write_text("\n".join(journal[:2]) + "\n")
+    append_reason(tmp_path, "the run was stopped")
+    judgement = make_report(tmp_path)
+    assert (judgement.verdict, judgement.void_reasons[0]) == (Verdict.VOID, "the run was stopped")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["sessions"] == {"intended": 0, "recorded": 0, "unrecorded": 0, "uncounted": 0}
+    assert [one["recorded"] for one in summary["rounds"]] == [1]
+    assert round_words.lines(summary) == []
+    assert "Already alone" in console.text(summary)
+    assert "alone" in round_words.rows(summary)[1]
