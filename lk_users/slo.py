@@ -176,18 +176,33 @@ def parse(text: str) -> tuple[Slo, ...]:
 
 def unmeasurable(slos: Sequence[Slo], settings: Settings) -> list[str]:
     """Why objectives could only make a run with these settings void, a line each: known before its start."""
+    return [
+        f"--slo '{slo.text}': {why}"
+        for slo in slos
+        for key, value in slo.rule.where
+        if (why := _why_none(key, value, settings))
+    ]
+
+
+def _why_none(key: str, value: str, settings: Settings) -> str:
+    """Why no session of a run will have this value; empty where one may."""
     engines = (settings.engine, *([WITNESS] if settings.witness else []))
-    regions = tuple(settings.region_users)
-    faults = []
-    for slo in slos:
-        for key, value in slo.rule.where:
-            if key == "engine" and value not in engines:
-                how = "give --witness, for example 10" if value == WITNESS else f"use engine={engines[0]}"
-                faults.append(f"--slo '{slo.text}': no session of this run has engine {value}; {how}")
-            if key == "region" and regions and value not in regions:
-                there = nearest(value, regions) or f"; there are {_some(sorted(regions))}"
-                faults.append(f"--slo '{slo.text}': --region-users has no users for region {value}{there}")
-    return faults
+    regions = sorted(settings.region_users)
+    if key == "engine" and value not in engines:
+        how = "give --witness, for example 10" if value == WITNESS else f"use engine={engines[0]}"
+        return f"no session of this run has engine {value}; {how}"
+    if key == "region" and regions and value not in regions:
+        there = nearest(value, regions) or f"; there are {_some(regions)}"
+        return f"--region-users has no users for region {value}{there}"
+    # How many bursts a search has, and of what batches, is up to it.
+    if settings.course != "bursts" or not settings.users:
+        return ""
+    if key == "burst" and int(value) > settings.bursts:
+        return f"this run has {settings.bursts} (--bursts)"
+    batches = -(-settings.users // settings.batch_size) if settings.batch_size else 1
+    if key == "batch" and int(value) > batches:
+        return f"this run's bursts have {batches} (--batch-size)"
+    return ""
 
 
 def belongs(record: Record, name: str) -> bool:

@@ -247,6 +247,12 @@ def test_how_many_sessions_a_value_is_over() -> None:
         ("count(lost) in engine=listen == 0", {}, ""),
         ("count(lost) in engine=idle == 0", {}, "no session of this run has engine idle; use engine=listen"),
         ("count(lost) in region=eu == 0", {}, ""),
+        ("count(lost) in burst=2 == 0", {}, "this run has 1 (--bursts)"),
+        ("count(lost) in burst=2 == 0", {"bursts": "2"}, ""),
+        ("count(lost) in batch=2 == 0", {}, "this run's bursts have 1 (--batch-size)"),
+        ("count(lost) in batch=7 == 0", {"batch_size": "100"}, "this run's bursts have 6 (--batch-size)"),
+        ("count(lost) in batch=7 == 0", {"batch_size": "99"}, ""),
+        ("count(lost) in batch=7 == 0", {"course": "batches"}, ""),
         ("count(lost) in region=eu == 0", {"region_users": "eu=300,us=300"}, ""),
         (
             "count(lost) in region=eu1 == 0",
