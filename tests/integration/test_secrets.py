@@ -105,6 +105,7 @@ def assert_nothing_leaks(
             "run.json",
             "summary.json",
             "summary.md",
+            "report.html",
             "junit.xml",
             "support.md",
             "support.zip",
