@@ -37,6 +37,8 @@ INFLUX_TOKEN = "influx-token-hunter2=="
 TEMPLATE_TEXT = "crm-key-hunter2"
 BACKEND_KEY = "backend-key-hunter2"
 TOKEN = re.compile(rb"eyJ[A-Za-z0-9_-]{10,}")
+# '{"session_id": "default"}' in base64: in the code of the charts' library, and so in every report.html.
+LIBRARYS_OWN = base64.b64encode(b'{"session_id": "default"}').rstrip(b"=")
 TURN = (b"turn_password", b"turnPassword")
 
 
@@ -90,7 +92,8 @@ def leaks(out: Path, hidden: dict[str, bytes]) -> list[str]:
     found = []
     for where, content in everything(out):
         found += [f"{name} in {where}" for name, value in hidden.items() if value in content]
-        found += [f"a token in {where}: {token[:20]!r}" for token in TOKEN.findall(content)]
+        tokens = [token for token in TOKEN.findall(content) if token != LIBRARYS_OWN]
+        found += [f"a token in {where}: {token[:20]!r}" for token in tokens]
         found += [f"{name.decode()} in {where}" for name in TURN if name in content]
     return found
 

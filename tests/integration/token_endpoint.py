@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 from typing import TYPE_CHECKING, Any, Self
@@ -37,6 +38,7 @@ class TokenEndpoint:
         self._faults = faults or {}
         self._tls = tls
         self._agent_name = agent_name
+        self._over = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._runner: web.AppRunner | None = None
@@ -70,6 +72,7 @@ class TokenEndpoint:
 
     async def _stop(self) -> None:
         assert self._runner is not None
+        self._over.set()
         await self._runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -80,7 +83,8 @@ class TokenEndpoint:
         token = self.token(asked, secret="w" * 40 if fault == "wrong token" else "")
         good = {"server_url": self._environ["LIVEKIT_URL"], "participant_token": token}
         if fault == "slow":
-            await asyncio.sleep(SLOW_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), SLOW_S)
         if fault == "reset":
             assert request.transport is not None
             request.transport.abort()
