@@ -187,7 +187,8 @@ def summary(**changes: Any) -> dict[str, Any]:
     return {
         "workers": [{**worker, **changes.pop("worker", {})}],
         "start_error_ms": {"p99": 8.0},
-        "marks": {"welcomed": {"max": 2500.0}},
+        "marks": {"welcomed": {"p90": 2500.0}},
+        "causes": {"never_assigned": {"no job": 11}},
         "outcomes": {"ok": 100},
         "groups": {"lost": 0},
         "void_reasons": [],
@@ -207,8 +208,15 @@ def test_a_burst_is_judged_by_half_of_what_voids_a_run() -> None:
     assert lagging.generator == "its loop lagged by 101 ms (p95), more than 100"
     void = judged(100, summary(void_reasons=["worker local: it died"]), 12, 2)
     assert void.generator == "worker local: it died"
-    lost = judged(100, summary(groups={"lost": 3}, outcomes={"never_assigned": 3, "ok": 97}), 12, 2)
-    assert (lost.generator, lost.target) == ("", "3 of 100 users got no welcome, most of them never_assigned")
+    few = judged(100, summary(groups={"lost": 10}, outcomes={"never_assigned": 10, "ok": 90}), 12, 2)
+    assert (few.carried, few.lost) == (True, 10)
+    assert row(few).endswith("10 lost by the server")
+    outcomes = {"user_dropped": 2, "never_assigned": 9, "ok": 89}
+    lost = judged(100, summary(groups={"lost": 11}, outcomes=outcomes), 12, 2)
+    assert (lost.generator, lost.target) == (
+        "",
+        "11 of 100 users got no welcome, most of them never_assigned (no job)",
+    )
 
 
 def test_what_is_printed() -> None:
@@ -221,7 +229,7 @@ def test_what_is_printed() -> None:
         "One process on this machine carries 400 users at one instant. 800 are too many: its loop stalled."
     )
     assert "took 60 % of the CPU" in said[1]
-    assert "400 came within 2.5 s here, and are 4.0 s of work for one core" in said[2]
+    assert "most of 400 came within 2.5 s here, and are 4.0 s of work for one core" in said[2]
     assert len(said) == 3
     assert row(steps[0]).split() == [
         "400", "8.0", "ms", "40", "ms", "60", "ms", "10.0", "ms", "15.0", "ms", "2.5", "s",
