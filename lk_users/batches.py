@@ -125,7 +125,7 @@ class BatchCourse:
 
 class _Trying(Search):
     def __init__(self, settings: Settings, slos: Sequence[slo.Slo]) -> None:
-        super().__init__(slos)
+        super().__init__(slos, settings.burst_interval_s)
         self._users = settings.users
         self._scale = settings.scale
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock, WallWatch
+from lk_users.course import Role
 from lk_users.errors import WireError
 from lk_users.evidence import NO_KEY, ServerView
 from lk_users.health import Trailer
@@ -373,6 +374,9 @@ def _jobs_may_be_late(session: Session, settings: Settings, view: ServerView) ->
     """Jobs can be missing for seconds, or lack worker and moment of the offer, although the agent is there.
     Who stops a run will not wait."""
     seen = session.observation()
+    if session.planned.role is Role.BASELINE and Mark.WELCOMED in seen.marks_ns:
+        # There is nothing to explain, and the burst waits for it.
+        return False
     if (
         view.unread
         or seen.cancelled

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from lk_users import capacity, cleanup, preflight, sizing
 from lk_users.agent_name import ANY_AGENT
 from lk_users.clock import SystemClock
+from lk_users.compare.run import compare
 from lk_users.errors import LkUsersError, Refused
 from lk_users.local import stack
 from lk_users.machine import Identity, Machine
@@ -99,6 +100,10 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _reported(run_dir: Path, anew: str = "") -> int:
     judgement = make_report(run_dir, anew)
+    # The library of its charts takes 0.7 s to import, and no other command needs it.
+    from lk_users.report.page.write import write_page
+
+    write_page(run_dir)
     print(ending(run_dir))
     return judgement.exit_code
 
@@ -119,6 +124,38 @@ def _merge(arguments: argparse.Namespace) -> int:
     workers = gather(arguments.run_dir, arguments.others)
     print(f"journals of {len(workers)} workers: {', '.join(workers)}\n")
     return _reported(arguments.run_dir)
+
+
+def _declare_compare(subparsers: Subparsers) -> None:
+    text = "what differs between runs beyond noise: a plain sentence, then every figure with its interval"
+    parser = subparsers.add_parser("compare", help=text, description=text)
+    parser.add_argument(
+        "run_dirs",
+        metavar="RUN_DIR",
+        type=Path,
+        nargs="+",
+        help="the first is what all are compared with",
+    )
+    parser.add_argument(
+        "--with",
+        dest="others",
+        metavar="RUN_DIR",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="compare these, as one side, with all before it as the other",
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument(
+        "--fail-on-worse", action="store_true", help="exit with 10 where a run is worse, 11 where one is void"
+    )
+    parser.set_defaults(run=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    answer = compare(arguments.run_dirs, arguments.others, as_json=arguments.json)
+    print(answer.text)
+    return answer.exit_code if arguments.fail_on_worse else ExitCode.PASS
 
 
 def _declare_stack(subparsers: Subparsers) -> None:
@@ -405,6 +442,7 @@ def _add_options(parser: argparse.ArgumentParser, options: Iterable[Option]) -> 
 _COMMANDS: Final[tuple[Declare, ...]] = (
     _declare_report,
     _declare_merge,
+    _declare_compare,
     _declare_stack,
     _declare_cleanup,
     _declare_replay,

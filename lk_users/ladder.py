@@ -73,10 +73,11 @@ class Ladder:
 
     @property
     def judged(self) -> Tried | None:
-        """The burst to judge it by: the last that passed at the limit; where none passed, the smallest."""
+        """The burst to judge it by: the last that passed at the limit; else the smallest that failed."""
         limit = self.limit
         if not limit:
-            return min(self.rungs, key=lambda rung: rung.round.users, default=None)
+            failed = [rung for rung in self.rungs if not rung.ok]
+            return min(failed or self.rungs, key=lambda rung: rung.round.users, default=None)
         return [rung for rung in self.rungs if rung.round.users == limit and rung.ok][-1]
 
 
@@ -116,7 +117,7 @@ class LadderCourse:
 
 class _Climbing(Search):
     def __init__(self, settings: Settings, slos: Sequence[slo.Slo]) -> None:
-        super().__init__(slos)
+        super().__init__(slos, settings.burst_interval_s)
         self._settings = settings
         self.climbs: list[Climb] = []
 

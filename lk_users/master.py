@@ -17,10 +17,11 @@ from lk_users.clock import NS_PER_MS, NS_PER_S, SystemClock, WallWatch
 from lk_users.course import Role
 from lk_users.courses import course_of
 from lk_users.health import Trailer, wall_step_words
-from lk_users.outcome import Finding
+from lk_users.outcome import OURS, Finding
 from lk_users.plan import Share
 from lk_users.record import Record
-from lk_users.report.folder import BurstInfo, RunInfo, WorkerShare, append_reason
+from lk_users.report.aside import page_aside
+from lk_users.report.folder import PAGE_FILE, BurstInfo, RunInfo, WorkerShare, append_reason
 from lk_users.report.make import draft, ending, write_report
 from lk_users.report.words import plural
 from lk_users.returns import Returns
@@ -164,6 +165,8 @@ class RunMaster:
         found = draft(self.run_dir)
         self._series.over(found)
         write_report(found)
+        if fault := page_aside(self.run_dir):
+            logger.warning("%s was not made: %s", self.run_dir / PAGE_FILE, fault)
         return found.judgement, ending(self.run_dir)
 
     def _drive(self) -> None:
@@ -254,8 +257,8 @@ class RunMaster:
     def _result(self, number: int, of: Round) -> RoundResult:
         """What a round came to. A baseline that failed is said at once: the rest may be worth no time."""
         result = self._returns.result(number, of)
-        failed = [record for record in result.records if record.outcome is not Finding.OK]
-        if of.role is Role.BASELINE and failed:
+        failed = [one for one in result.records if one.outcome not in (*OURS, Finding.OK)]
+        if of.role is Role.BASELINE and failed and not self._barrier.done:
             first = failed[0]
             logger.warning("already alone, a session failed: %s (%s)", first.outcome, first.cause)
         return result

@@ -9,7 +9,7 @@ probe. A server's queue and the workers' load can't be seen from outside everywh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from lk_users.clock import NS_PER_MS, NS_PER_S
@@ -63,10 +63,12 @@ Asking: TypeAlias = "Generator[Round, RoundResult, _T]"
 
 
 class Search:
-    """A search under way: what it has tried, and its next step. ``slos``: what a burst has to meet."""
+    """A search under way: what it has tried, and its next step. ``slos``: what a burst has to meet;
+    ``rest_s``: from a probe that found the target idle to the burst."""
 
-    def __init__(self, slos: Sequence[Slo]) -> None:
+    def __init__(self, slos: Sequence[Slo], rest_s: float) -> None:
         self._slos = slos
+        self._rest_s = rest_s
         self.probes: list[Probe] = []
         self.tried: list[Tried] = []
         self.stopped = ""
@@ -91,7 +93,7 @@ class Search:
     def _try(self, wanted: Round, repeat: int) -> Asking[Tried]:
         """One burst of an idle target."""
         yield from self._settle()
-        result = yield from self._run(wanted)
+        result = yield from self._run(replace(wanted, rest_s=self._rest_s))
         slo = tuple(one.evaluate(result.records) for one in self._slos)
         for one in slo:
             if one.missing:
@@ -161,6 +163,8 @@ def _compare(wanted: Round, result: RoundResult) -> None:
 
 
 def _words(result: RoundResult) -> str:
+    if result.round.role is Role.BASELINE:
+        return f"a user alone (round {result.number})"
     users = result.round.users
     return f"burst {result.number} ({'1 user' if users == 1 else f'{users} users'})"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.course import Role
-from lk_users.outcome import Finding, Verdict
+from lk_users.outcome import OURS, Finding, Verdict
 from lk_users.record import Mark
 from lk_users.report import words
 
@@ -23,18 +23,19 @@ NO_AGENT: Final = (Finding.NEVER_ASSIGNED, Finding.REJECTED, Finding.ASSIGNED_NO
 
 
 def alone_lines(summary: Summary) -> list[str]:
-    """A baseline that failed: what no burst is needed for. Nothing where all is well."""
+    """A baseline that the target failed: what no burst is needed for. Nothing where all is well."""
     lines = []
     for baseline in _compared(summary, Role.BASELINE):
-        failed = _failed(baseline)
-        if not failed:
+        causes = {name: found for name, found in baseline["causes"].items() if name not in OURS}
+        if not causes:
             continue
-        outcome = Finding(next(iter(baseline["causes"])))
-        cause = next(iter(baseline["causes"][outcome]))
+        outcome = Finding(next(iter(causes)))
+        cause = next(iter(causes[outcome]))
+        failed = sum(baseline["outcomes"][name] for name in causes)
         who = "a session" if baseline["recorded"] == 1 else f"{failed} of {baseline['recorded']} sessions"
         lines.append(
             f"Already alone, before the burst, {who} failed: {outcome}, {words.OUTCOMES[outcome]}. "
-            f"Cause: {cause}. {_advice(outcome, summary['settings'])}"
+            f"Cause: {cause}. {_advice(outcome, summary)}"
         )
     return lines
 
@@ -201,7 +202,12 @@ def _ask_for_control(burst: Round) -> str:
     return f"Is it the burst or the load? `--control spread=60s` shows the same {users} spread out."
 
 
-def _advice(outcome: Finding, settings: Mapping[str, str]) -> str:
+def _advice(outcome: Finding, summary: Summary) -> str:
+    settings = summary["settings"]
+    if outcome in NO_AGENT and summary["resolved"]["dispatch"] == "backend":
+        return (
+            "That is no burst's doing: check which agent your backend asks for, and that a worker of it runs."
+        )
     if outcome in NO_AGENT:
         name = settings.get("agent-name")
         agent = f"--agent-name {name} is the agent's own name" if name else "an agent without a name is meant"

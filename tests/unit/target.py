@@ -25,9 +25,9 @@ NO_CAPACITY_MS = 1000.0
 class Target:
     """``jobs_per_s``: what it starts; ``noise_ms``: each burst is slower by up to that, all of it.
 
-    ``void_at``, ``dead_at``: numbers of rounds that are void, or in which no agent comes. ``busy_rounds``:
-    so many rounds after a burst of more than one it takes another second. ``spare``: by so much slower it is
-    where users come in batches. ``relieved_jobs_per_s``: what it starts then.
+    ``void_at``, ``dead_at``: numbers, from 0, of rounds that are void, or in which no agent comes.
+    ``busy_rounds``: so many rounds after a burst of more than one it takes another second. ``spare``: by so
+    much slower it is where users come in batches. ``relieved_jobs_per_s``: what it starts then.
     """
 
     jobs_per_s: float
@@ -66,7 +66,8 @@ class Target:
         ]
 
     def _run(self, wanted: Round) -> RoundResult:
-        number = len(self.done) + 1
+        # Each search begins with a probe, and a baseline at the start is round 0.
+        number = len(self.done)
         late_ms = self._rng.uniform(0, self.noise_ms)
         if wanted.users == 1:
             late_ms += NO_CAPACITY_MS if self._busy > 0 else 0.0

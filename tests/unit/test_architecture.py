@@ -29,7 +29,7 @@ LAYERS = (
     "session burst reading agents_seen",
     "sinks verdict",
     "report",
-    "cleanup replay runtime returns",
+    "cleanup replay runtime returns compare",
     "agent_watch influx_stream master_link",
     "series",
     "preflight credentials worker master",
@@ -168,6 +168,19 @@ def test_one_module_knows_the_sdk() -> None:
         if any(name.startswith("livekit.rtc") for name in imports(nodes))
     }
     assert knows == {"engines.sdk_child", "engines.sdk_seam"}
+
+
+def test_the_page_is_imported_by_nobody_on_the_way_of_a_run() -> None:
+    """Its library of charts takes 50 MB: only the command that makes a page imports it, and when it does."""
+    heavy = [
+        module
+        for module in TREES
+        if not module.startswith("report.page")
+        and any(name.startswith(("bokeh", "lk_users.report.page")) for name in imports(TREES[module].body))
+    ]
+    assert heavy == []
+    lazy = [module for module in TREES if "lk_users.report.page.write.write_page" in imports(NODES[module])]
+    assert lazy == ["cli"]
 
 
 @pytest.mark.parametrize("module", TREES)

@@ -125,10 +125,10 @@ def test_a_plan_must_hold_each_time() -> None:
 
 def test_a_void_burst_ends_it() -> None:
     searching = course()
-    target = Target(jobs_per_s=25, void_at=(6,))
+    target = Target(jobs_per_s=25, void_at=(5,))
     found = searching.result(target.play(searching))
     assert len(target.done) == 6
-    assert found.stopped == "burst 6 (600 users) was void: the generator stalled"
+    assert found.stopped == "burst 5 (600 users) was void: the generator stalled"
     assert searching.void_reasons(target.done) == (found.stopped,)
     # The plan so far.
     assert found.plan == Plan(600, 25, 1.0)
@@ -151,7 +151,7 @@ def test_all_in_counts_from_t0_to_the_last_welcome() -> None:
 
 
 def test_a_user_without_a_welcome_counts_at_the_deadline() -> None:
-    target = Target(jobs_per_s=1000, dead_at=(2,))
+    target = Target(jobs_per_s=1000, dead_at=(1,))
     found = searched(target, users=30, batch_sizes="10", batch_delays="2")
     assert all_in_ns(found.cells[0]) == (4 + 120) * NS_PER_S
 
@@ -165,7 +165,7 @@ def test_the_rate_of_joins() -> None:
 
 
 def test_where_no_agent_came_at_once_it_begins_at_a_second() -> None:
-    target = Target(jobs_per_s=1000, dead_at=(2,))
+    target = Target(jobs_per_s=1000, dead_at=(1,))
     searched(target, users=100)
     assert target.plans[:2] == [(0, 0.0), (25, 1.0)]
 
@@ -191,5 +191,14 @@ def test_few_users(users: int, plans: list[tuple[int, float]]) -> None:
 def test_people_who_watch_hear_of_each_burst() -> None:
     searching = course()
     done = Target(jobs_per_s=25).play(searching)
-    assert searching.news(done[:2]) == "burst 2, 600 users at once: missed p99(agent_joined) <= 4s"
-    assert searching.news(done[:4]) == "burst 4, 600 users in batches of 25 every 1 s: met the SLOs"
+    assert searching.news(done[:2]) == "burst 1, 600 users at once: missed p99(agent_joined) <= 4s"
+    assert searching.news(done[:4]) == "burst 3, 600 users in batches of 25 every 1 s: met the SLOs"
+
+
+def test_of_plans_that_are_as_soon_the_gentler_one_wins() -> None:
+    target = Target(jobs_per_s=25)
+    found = searched(target, batch_sizes="50,25", batch_delays="1.05,1.9")
+    assert [cell.ok for cell in found.cells] == [False, True, True, True]
+    soonest, gentle = found.cells[1], found.cells[2]
+    assert all_in_ns(soonest) < all_in_ns(gentle) < 1.1 * all_in_ns(soonest)
+    assert found.plan == plan_of(gentle) == Plan(600, 25, 1.05)

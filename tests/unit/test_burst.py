@@ -22,6 +22,7 @@ from lk_users.burst import (
     Worker,
 )
 from lk_users.clock import NS_PER_MS, NS_PER_S
+from lk_users.course import Role
 from lk_users.errors import ConnectionCut, HttpError
 from lk_users.evidence import DispatchView, JobView
 from lk_users.health import Lag, LagMeter
@@ -96,6 +97,7 @@ class Bench:
     clock: VirtualClock
     options: dict[str, str]
     users: int = USERS
+    role: Role = Role.BURST
     script: Callable[[PlannedSession, VirtualClock], Sequence[Step]] = lambda *_: ()
     faults: dict[int, Exception] = field(default_factory=dict)
     engines: list[v.FakeEngine] = field(default_factory=list)
@@ -108,7 +110,8 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.settings = settings(max(1, self.users), **self.options)
-        share = Share(RUN_ID, 1, 0, self.users, burst_round(max(1, self.users), **self.options))
+        of = replace(burst_round(max(1, self.users), **self.options), role=self.role)
+        share = Share(RUN_ID, 1, 0, self.users, of)
         self.stage = Stage(
             RUN_ID, self.settings, Worker("w1", "eu"), self.clock, self.meters, self, self.make_engine
         )
@@ -421,6 +424,16 @@ def test_reads_are_repeated_while_jobs_are_empty() -> None:
     one = bench(work, users=5)
     assert set(made[0].asked.values()) == {3}
     assert {record.job_id for record in one.records} == {"AJ_1"}
+
+
+def test_a_baseline_that_was_welcomed_holds_up_no_burst() -> None:
+    made, work = with_api(jobs_after_s=1e6)
+    assert bench(work, users=2, role=Role.BASELINE).outcomes == {Finding.OK: 2}
+    assert set(made[0].asked.values()) == {1}
+    # One that was not has something to explain.
+    made, work = with_api(jobs_after_s=1e6)
+    bench(work, users=2, role=Role.BASELINE, script=no_agent)
+    assert set(made[0].asked.values()) == {int(JOBS_LATE_S / READ_AGAIN_S) + 1}
 
 
 def test_reads_are_given_up_when_jobs_stay_empty() -> None:

@@ -153,40 +153,40 @@ def test_a_target_that_does_not_recover_ends_it() -> None:
     found = searching.result(target.play(searching))
     assert target.sizes == [10]
     assert len(found.probes) == 1 + PROBES
-    assert found.stopped.startswith("the target was not idle after burst 2: 10 users in a row, each alone")
+    assert found.stopped.startswith("the target was not idle after burst 1: 10 users in a row, each alone")
     assert found.stopped.endswith("the last with its agent after 1250 ms")
     assert searching.void_reasons(target.done) == (found.stopped,)
     assert found.limit is None
 
 
 def test_a_probe_without_an_agent_is_no_idle_target() -> None:
-    target = Target(jobs_per_s=10, dead_at=(1, 2))
+    target = Target(jobs_per_s=10, dead_at=(0, 1))
     found = climbed(target, repeats="1")
     assert [probe.agent_joined_ns for probe in found.probes[:2]] == [None, None]
     assert [probe.ok for probe in found.probes[:3]] == [False, False, True]
     assert found.limit == 38
 
 
-@pytest.mark.parametrize("number", [1, 6, 7])
+@pytest.mark.parametrize("number", [0, 5, 6])
 def test_the_first_void_ends_it(number: int) -> None:
     searching = course(repeats="3")
     target = Target(jobs_per_s=10, void_at=(number,))
     found = searching.result(target.play(searching))
-    assert len(target.done) == number
-    users = {1: "1 user", 6: "40 users", 7: "1 user"}[number]
-    assert found.stopped == f"burst {number} ({users}) was void: the generator stalled"
+    assert len(target.done) == number + 1
+    who = {0: "a user alone (round 0)", 5: "burst 5 (40 users)", 6: "a user alone (round 6)"}[number]
+    assert found.stopped == f"{who} was void: the generator stalled"
     assert searching.void_reasons(target.done) == (found.stopped,)
     assert found.climbs == ()
     assert found.limit is None
     # What was done before stands; the void one is no rung.
-    assert [rung.round.users for rung in found.rungs] == [10, 20, 40][: number // 2 - (number == 6)]
+    assert [rung.round.users for rung in found.rungs] == [10, 20, 40][: number // 2]
 
 
 def test_after_a_whole_climb_its_limit_stands_though_the_next_is_void() -> None:
     searching = course(repeats="2")
-    found = searching.result(Target(jobs_per_s=10, void_at=(18,)).play(searching))
+    found = searching.result(Target(jobs_per_s=10, void_at=(17,)).play(searching))
     assert (found.limit, found.climbs) == (38, (Climb(1, 38, 39),))
-    assert found.stopped.startswith("burst 18 (20 users)")
+    assert found.stopped.startswith("burst 17 (20 users)")
 
 
 def test_a_run_that_was_cut_short_says_so() -> None:
@@ -207,7 +207,7 @@ def test_judged_by_other_slos_it_does_not_pretend() -> None:
     other = LadderCourse(settings(160, course="ladder", slo="p99(agent_joined) <= 2s", repeats="1"))
     found = other.result(done)
     assert found.limit is None
-    assert found.stopped.startswith("burst 6 is not the one that these SLOs lead to")
+    assert found.stopped.startswith("burst 5 is not the one that these SLOs lead to")
 
 
 def test_batches_of_a_ladder_are_passed_on() -> None:
@@ -222,21 +222,41 @@ def test_people_who_watch_hear_of_each_burst() -> None:
     assert [searching.news(done[:number]) for number in range(8)] == [
         "",
         "",
-        "burst 2, 10 users at once: met the SLOs",
+        "burst 1, 10 users at once: met the SLOs",
         "the target is not idle yet: one user alone had to wait for the agent; once more",
         "",
-        "burst 5, 20 users at once: met the SLOs",
+        "burst 4, 20 users at once: met the SLOs",
         "the target is not idle yet: one user alone had to wait for the agent; once more",
         "",
     ]
-    assert searching.news(done[:8]) == "burst 8, 40 users at once: missed p99(agent_joined) <= 4s"
+    assert searching.news(done[:8]) == "burst 7, 40 users at once: missed p99(agent_joined) <= 4s"
 
 
 def test_a_burst_without_data_for_an_slo_ends_it() -> None:
     searching = LadderCourse(settings(160, course="ladder", slo="p95(server_queue) <= 1s"))
     found = searching.result(Target(jobs_per_s=10).play(searching))
     assert found.stopped == (
-        "burst 2 (10 users): no data for p95(server_queue) <= 1s: no session has server_queue"
+        "burst 1 (10 users): no data for p95(server_queue) <= 1s: no session has server_queue"
     )
     assert found.rungs == ()
     assert found.limit is None
+
+
+def test_where_most_climbs_found_no_limit_it_is_judged_by_a_burst_that_failed() -> None:
+    searching = course(users=10, repeats="3")
+    fast = Target(jobs_per_s=100)
+    fast.play(course(users=10, repeats="1"))
+    slow = Target(jobs_per_s=1, done=list(fast.done))
+    found = searching.result(slow.play(searching))
+    assert [climb.limit for climb in found.climbs] == [10, 0, 0]
+    assert (found.limit, found.low, found.high) == (0, 0, None)
+    assert found.judged is not None
+    assert not found.judged.ok
+
+
+def test_an_idle_target_rests_before_a_burst_where_that_is_asked_for() -> None:
+    target = Target(jobs_per_s=10)
+    climbed(target, users=20, repeats="1", burst_interval="30")
+    assert [(done.round.role, done.round.rest_s) for done in target.done] == [
+        ("baseline", 0), ("burst", 30), ("baseline", 0), ("burst", 30),
+    ]  # fmt: skip

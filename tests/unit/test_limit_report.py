@@ -60,13 +60,13 @@ def test_the_shape_of_a_ladder() -> None:
         {"repeat": 1, "limit": 38, "failed": 39},
         {"repeat": 2, "limit": 38, "failed": 39},
     ]
-    assert ladder["probes"][1] == {"burst": 3, "ok": True, "agent_joined_ms": 250.0}
+    assert ladder["probes"][1] == {"burst": 2, "ok": True, "agent_joined_ms": 250.0}
     slo = ladder["rungs"][0].pop("slo")[0]
     assert (slo["text"], slo["value"], slo["ok"]) == ("p99(agent_joined) <= 4s", 1150, True)
     assert ladder["rungs"][0] == {
         "users": 10,
         "repeat": 1,
-        "burst": 2,
+        "burst": 1,
         "ok": True,
         "lost": 0,
         "agent_joined_ms": {
@@ -94,17 +94,17 @@ def test_the_shape_of_a_batch_search() -> None:
             "n": 600, "censored": 0, "p50": 730.0, "p90": 1130.0, "p99": 1210.0, "max": 1210.0,
         },
         "welcomed_ms": {"n": 600, "censored": 0, "p50": 780.0, "p90": 1180.0, "p99": 1260.0, "max": 1260.0},
-        "bursts": [4],
+        "bursts": [3],
     }  # fmt: skip
     assert search["at_once"] == search["cells"][0]
     assert (search["at_once"]["batch_size"], search["at_once"]["batch_delay_s"]) == (600, 0.0)
     assert search["at_once"]["planned_ms"] == 0
-    assert [cell["burst"] for cell in search["cells"]] == [2, 4, 6, 8, 10]
-    assert [probe["burst"] for probe in search["probes"]] == [1, 3, 5, 7, 9]
+    assert [cell["burst"] for cell in search["cells"]] == [1, 3, 5, 7, 9]
+    assert [probe["burst"] for probe in search["probes"]] == [0, 2, 4, 6, 8]
 
 
 def test_all_in_is_null_where_a_user_got_no_welcome() -> None:
-    search = of_batches(Target(jobs_per_s=25, dead_at=(2,)), users=50)["batch_search"]
+    search = of_batches(Target(jobs_per_s=25, dead_at=(1,)), users=50)["batch_search"]
     assert search["cells"][0]["all_in_ms"] is None
     assert search["cells"][0]["lost"] == 50
 
@@ -116,7 +116,7 @@ def test_all_in_is_null_where_a_user_got_no_welcome() -> None:
         (of_ladder(Target(1000), users=20), "20 users at once meet the SLOs; more were not asked for"),
         (of_ladder(Target(1), repeats="1"), "not even 10 users at once meet the SLOs"),
         (of_ladder(Target(1000), users=1), "1 user at once meet the SLOs; more were not asked for"),
-        (of_ladder(Target(10, void_at=(3,))), "no limit was found"),
+        (of_ladder(Target(10, void_at=(2,))), "no limit was found"),
         (
             of_batches(Target(25)),
             "600 users in batches of 25 every 1 s meet the SLOs: p99 1.21 s to the agent, all in 24.3 s",
@@ -137,7 +137,7 @@ def test_what_is_said_beside() -> None:
     assert limit_words.lines(of_ladder(Target(10), repeats="3")) == [
         "Limits of 3 climbs: 38, 38, 38. With 75 % confidence it is from 38 to 39.",
         "Before each burst one user alone found the target idle, after at most 250 ms.",
-        "The SLOs and times shown are of burst 42, 38 users.",
+        "The SLOs and times shown are of burst 41, 38 users.",
     ]
     assert limit_words.lines(of_ladder(Target(1000), users=20, repeats="5"))[0] == (
         "Limits of 5 climbs: 20, 20, 20, 20, 20. With 94 % confidence it is 20 or more."
@@ -146,7 +146,7 @@ def test_what_is_said_beside() -> None:
         "Limits of 2 climbs: 10, 10. With 50 % confidence it is 10 or more.",
         "Before each burst one user alone found the target idle, after at most 250 ms; 2 probes before "
         "found it busy.",
-        "The SLOs and times shown are of burst 6, 10 users.",
+        "The SLOs and times shown are of burst 5, 10 users.",
     ]
     assert limit_words.lines(of_ladder(Target(10), repeats="1"))[0] == (
         "One climb says nothing about chance: --repeats 3 gives an interval."
@@ -154,7 +154,7 @@ def test_what_is_said_beside() -> None:
     assert limit_words.lines(of_batches(Target(25))) == [
         "All at once it is p99 24.0 s to the agent, 19.8 times as much, and all in 24.3 s.",
         "Before each burst one user alone found the target idle, after at most 250 ms.",
-        "The SLOs and times shown are of burst 4, 600 users in batches of 25 every 1 s.",
+        "The SLOs and times shown are of burst 3, 600 users in batches of 25 every 1 s.",
     ]
 
 
@@ -175,10 +175,10 @@ def test_a_row_is_the_worst_of_its_bursts() -> None:
 def test_every_slo_of_every_burst() -> None:
     rows = limit_words.slo_rows(of_ladder(Target(10), repeats="1"))
     assert rows[0] == ("burst", "users", "repeat", "p99(agent_joined) <= 4s", "count(lost) == 0")
-    assert rows[3] == ("6", "40", "1", "4.15 s (missed)", "0")
+    assert rows[3] == ("5", "40", "1", "4.15 s (missed)", "0")
     rows = limit_words.slo_rows(of_batches(Target(25)))
     assert [row[:3] for row in rows[:3]] == [
-        ("burst", "plan", "repeat"), ("2", "at once", "1"), ("4", "in batches of 25 every 1 s", "1"),
+        ("burst", "plan", "repeat"), ("1", "at once", "1"), ("3", "in batches of 25 every 1 s", "1"),
     ]  # fmt: skip
 
 
@@ -247,7 +247,7 @@ def test_the_ending_says_the_limit_first(tmp_path: Path) -> None:
     page = (tmp_path / "run" / "summary.md").read_text()
     assert page.startswith("# PASS: 38 users at once meet the SLOs, 39 do not (exit code 0)")
     assert "| 40 | 0 of 1 | 2.15 s | 4.15 s | 4.20 s | 0 |" in page
-    assert "| 6 | 40 | 1 | 4.15 s (missed) | 0 |" in page
+    assert "| 5 | 40 | 1 | 4.15 s (missed) | 0 |" in page
 
 
 @pytest.mark.parametrize(
@@ -278,11 +278,11 @@ def test_exit_codes(
 
 
 def test_a_void_burst_voids_the_run_and_keeps_what_was_found(tmp_path: Path) -> None:
-    write_search(tmp_path / "run", Target(10, void_at=(8,)), 160, course="ladder")
+    write_search(tmp_path / "run", Target(10, void_at=(7,)), 160, course="ladder")
     assert make_report(tmp_path / "run").exit_code is ExitCode.VOID
     summary = made(tmp_path / "run")
     stall = "worker w1 (eu): its asyncio loop stalled for 5000 ms (--max-stall 1000)"
-    assert summary["ladder"]["stopped"].startswith(f"burst 8 (30 users) was void: {stall}")
+    assert summary["ladder"]["stopped"].startswith(f"burst 7 (30 users) was void: {stall}")
     assert summary["ladder"]["stopped"] in summary["void_reasons"]
     assert [rung["users"] for rung in summary["ladder"]["rungs"]] == [10, 20, 40]
     assert summary["ladder"]["limit"] is None
@@ -294,3 +294,12 @@ def test_a_run_that_was_killed_is_void(tmp_path: Path) -> None:
     summary = made(tmp_path / "run")
     assert summary["void_reasons"] == ["the run ended before its search did"]
     assert ending(tmp_path / "run").startswith("VOID: ")
+
+
+def test_probes_are_no_baseline_that_a_burst_is_compared_with(tmp_path: Path) -> None:
+    write_search(tmp_path / "run", Target(10, dead_at=(0,)), 160, course="ladder", repeats="1")
+    make_report(tmp_path / "run")
+    text = " ".join(ending(tmp_path / "run").split())
+    assert "Already alone" not in text
+    assert "Alone" not in text
+    assert "1 probe before found it busy" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,13 @@ from builders import (
 )
 
 from lk_users.clock import NS_PER_MS, NS_PER_S
-from lk_users.course import BurstCourse, Role
+from lk_users.course import BurstCourse, Role, Round
 from lk_users.outcome import Finding, Verdict
+from lk_users.plan import apportion, shares, unrecorded
+from lk_users.plan import sessions as sessions_of
 from lk_users.record import Mark, Record
 from lk_users.report import console, markdown, round_words
-from lk_users.report.folder import BurstInfo, RunInfo, WorkerShare, merge
+from lk_users.report.folder import BurstInfo, RunInfo, WorkerShare, append_reason, merge
 from lk_users.report.make import draft, make_report
 from lk_users.returns import Returns
 from lk_users.sinks.jsonl import Journal
@@ -151,6 +154,46 @@ def test_sessions_of_any_round_that_are_missing_void(tmp_path: Path) -> None:
     assert (lost.role, lost.burst, lost.ordinal) == ("control", 2, 7)
     assert lost.intended_wall_ns == T0_WALL_NS + 200 * NS_PER_S + of.offset_ns(7)
     assert len(merged.records) == merged.intended == 1 + 2 * USERS
+
+
+def test_whatever_the_sizes_and_whatever_is_lost_each_intended_session_has_its_record(tmp_path: Path) -> None:
+    rng = random.Random(20261124)
+    for number in range(12):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        parked = {f"w{n}": rng.randrange(9) for n in range(1, rng.randrange(2, 6))} | {"w0": 1}
+        regions = {worker: rng.choice(("us", "eu")) for worker in parked}
+        users = sum(parked.values())
+        RunInfo(run_id=RUN_ID, started="2026-03-01T11:59:50Z", settings=OPTIONS, users=users).write(folder)
+        journals = {worker: Journal(folder, worker, region) for worker, region in regions.items()}
+        intended = kept = 0
+        for burst in range(rng.randrange(1, 5)):
+            of = Round(rng.choice(list(Role)), rng.randrange(1, users + 1), spread_s=rng.choice((0.0, 3.0)))
+            counts = apportion(of.users, parked, regions)
+            given = dict(zip(counts, shares(RUN_ID, burst, [*counts.values()], of), strict=True))
+            BurstInfo(
+                burst=burst, round=of, t0_wall_ns=T0_WALL_NS, intended=of.users,
+                workers=tuple(
+                    WorkerShare(worker=name, region=regions[name], first=part.first, count=part.count)
+                    for name, part in given.items()
+                ),
+            ).append(folder)  # fmt: skip
+            intended += of.users
+            for name, part in given.items():
+                for item in sessions_of(part, settings(users), regions[name]):
+                    if rng.random() < 0.8:
+                        one = unrecorded(item, RUN_ID, settings(users), name, regions[name], T0_WALL_NS)
+                        journals[name].record(replace(one, findings={"ok": ""}))
+                        kept += 1
+        for journal in journals.values():
+            journal.close()
+        found = draft(folder)
+        merged = found.merged
+        assert len(merged.records) == merged.intended == intended
+        assert len(merged.missing) == intended - kept
+        assert sum(one["recorded"] for one in found.summary["rounds"]) == intended
+        roles = {burst.burst: burst.round.role for burst in merged.bursts}
+        assert all(one.role == roles[one.burst] for one in merged.records)
 
 
 @pytest.mark.parametrize("role", list(Role))
@@ -287,6 +330,20 @@ def test_already_alone(tmp_path: Path) -> None:
     assert markdown.text(summary).splitlines()[2].startswith("- Already alone")
 
 
+def test_already_alone_at_one_s_own_backend(tmp_path: Path) -> None:
+    summary = summary_of(tmp_path, three(baseline=None))
+    summary["resolved"] = {**summary["resolved"], "dispatch": "backend"}
+    (line,) = round_words.alone_lines(summary)
+    assert line.endswith("check which agent your backend asks for, and that a worker of it runs.")
+
+
+def test_a_baseline_that_was_stopped_says_nothing_of_the_agent(tmp_path: Path) -> None:
+    rounds = three()
+    rounds[Role.BASELINE] = [replace(rounds[Role.BASELINE][0], findings={"cancelled": "stopped"})]
+    summary = summary_of(tmp_path, rounds)
+    assert (round_words.alone_lines(summary), summary["verdict"]) == ([], Verdict.VOID)
+
+
 def test_already_alone_without_a_welcome(tmp_path: Path) -> None:
     rounds = three()
     rounds[Role.BASELINE] = [replace(rounds[Role.BASELINE][0], findings={"welcome_missing": "silent"})]
@@ -341,3 +398,20 @@ def test_witnesses_are_of_the_burst_only(tmp_path: Path) -> None:
     assert {role: sum(one.engine == "sdk" for one in lost if one.role == role) for role in Role} == {
         "baseline": 0, "burst": 4, "control": 0,
     }  # fmt: skip
+
+
+def test_a_run_that_was_stopped_in_its_baseline_has_a_report(tmp_path: Path) -> None:
+    write(tmp_path, three(baseline=None))
+    lines = (tmp_path / "bursts.jsonl").read_text().splitlines()
+    (tmp_path / "bursts.jsonl").write_text(lines[0] + "\n")
+    journal = (tmp_path / "workers" / "w1.jsonl").read_text().splitlines()
+    (tmp_path / "workers" / "w1.jsonl").write_text("\n".join(journal[:2]) + "\n")
+    append_reason(tmp_path, "the run was stopped")
+    judgement = make_report(tmp_path)
+    assert (judgement.verdict, judgement.void_reasons[0]) == (Verdict.VOID, "the run was stopped")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["sessions"] == {"intended": 0, "recorded": 0, "unrecorded": 0, "uncounted": 0}
+    assert [one["recorded"] for one in summary["rounds"]] == [1]
+    assert round_words.lines(summary) == []
+    assert "Already alone" in console.text(summary)
+    assert "alone" in round_words.rows(summary)[1]
