@@ -11,12 +11,12 @@ import virtual as v
 from builders import settings
 
 from lk_users.capacity import FILE, Capacity, load, path, save
+from lk_users.carries import Carries
 from lk_users.cli import main
 from lk_users.health import Lag, Trailer, worker_void_reasons
 from lk_users.machine import ClockState, Identity
 from lk_users.tools.calibrating import HEAD, Climb, Step, capacity_of, climb, judged, row, words
 from lk_users.version import VERSION
-from lk_users.worker import _beyond_capacity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,12 +93,14 @@ def test_what_to_plan_with() -> None:
 def test_a_run_that_is_too_large_is_told_before_its_start(
     where: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert _beyond_capacity(1000) == ""
+    assert Carries().excess(1000) == ""
     save(FOUND, Identity.here(), where)
-    assert _beyond_capacity(400) == ""
+    carries = Carries()
+    assert carries.excess(400) == ""
     assert caplog.records == []
-    excess = _beyond_capacity(401)
+    excess = carries.excess(401)
     assert excess.startswith("401 users in one process")
+    assert carries.excess(401) == excess
     (said,) = caplog.records
     assert (said.levelname, said.getMessage().startswith(excess)) == ("WARNING", True)
 
