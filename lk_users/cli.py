@@ -59,7 +59,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``lk-users``. ``argv``: without the program's name; default: the process's own."""
-    parser = _Parser(prog="lk-users", description="Beside a run: reports, and what a run needs around it.")
+    parser = _Parser(prog="lk-users", description="Before a run, beside it, and after it.")
     parser.add_argument("--version", action="version", version=f"lk-users {VERSION}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for declare in _COMMANDS:
@@ -302,9 +302,9 @@ def _declare_probe(subparsers: Subparsers) -> None:
     known = {option.name: option for option in RUN_OPTIONS}
     _add_options(parser, [known[name] for name in probing.OPTIONS])
     parser.add_argument(
-        "--for", dest="observe", default="20", metavar="SECONDS", help="observe so long once it is there"
+        "--for", dest="observe", default="20", metavar="SECONDS", help="observe so long once it is there (20)"
     )
-    parser.add_argument("--wait", default="30", metavar="SECONDS", help="wait so long for it to come")
+    parser.add_argument("--wait", default="30", metavar="SECONDS", help="wait so long for it to come (30)")
     parser.set_defaults(run=_probe)
 
 
@@ -317,7 +317,9 @@ def _probe(arguments: argparse.Namespace) -> int:
     given = {name.replace("-", "_"): value for name, value in options.items()}
     needs_key = not preflight.gets_tokens(given, own_credentials=False)
     target = preflight.collect(lambda: Target.from_environment(needs_key=needs_key), faults)
-    settings = preflight.collect(lambda: preflight.read_settings(given, 1, target), faults)
+    # A probe is judged by nothing, and a run's settings are.
+    rules = next(option for option in RUN_OPTIONS if option.name == "slo").default
+    settings = preflight.collect(lambda: preflight.read_settings({**given, "slo": rules}, 1, target), faults)
     headers = session_headers(os.environ, faults)
     wait_s = preflight.collect(lambda: _seconds("--wait", arguments.wait), faults)
     for_s = preflight.collect(lambda: _seconds("--for", arguments.observe), faults)

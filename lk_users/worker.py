@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
-from lk_users import capacity
 from lk_users.barrier import (
     Again,
     Build,
@@ -32,6 +31,7 @@ from lk_users.barrier import (
     WorkerStep,
 )
 from lk_users.burst import Burst, FreeUsers, Stage, Worker
+from lk_users.carries import Carries
 from lk_users.clock import NS_PER_MS, SystemClock
 from lk_users.course import Role
 from lk_users.credentials import Tickets
@@ -40,7 +40,6 @@ from lk_users.engines.idle import IdleEngine
 from lk_users.engines.sdk_pool import SdkPool
 from lk_users.errors import WireError
 from lk_users.health import Trailer
-from lk_users.machine import Identity
 from lk_users.master_link import MASTER_GONE_S, QUICK_PING_S, MasterLink, RecordsOut
 from lk_users.plan import Share, planned, sessions
 from lk_users.record import Mark
@@ -48,7 +47,6 @@ from lk_users.report.folder import append_reason
 from lk_users.series import WorkerSeries, open_stream
 from lk_users.sinks.jsonl import Journal
 from lk_users.sinks.wav import FailedSounds
-from lk_users.sizing import USERS_A_PROCESS
 from lk_users.wire.armed import Endpoint
 from lk_users.wire.backend import Backend
 
@@ -124,6 +122,7 @@ class WorkerSide:
         self._cancel_cause = ""
         self._late = ""
         self._excess = ""
+        self._carries = Carries()
         self._trailer: Trailer | None = None
         self._ground: Ground | None = None
         self._witnesses = SdkPool(runtime.watch_child)
@@ -304,7 +303,7 @@ class WorkerSide:
             # The budget is the run's: each worker has as much of it as of the sessions.
             budget = self.settings.api_budget_per_minute * share.count / share.total
             self._runtime.on_loop(self._api.limit, budget)
-        self._excess = _beyond_capacity(share.count)
+        self._excess = self._carries.excess(share.count)
         self._journal.share(share)
         self._tickets.get_all(list(sessions(share, self.settings, self.worker.region)))
         burst = self._runtime.call(self._make_burst(share))
@@ -545,20 +544,6 @@ def _tell_way(found: Found) -> None:
         logger.warning("no way for media from here to the server: %s. Users will find no media.", failed)
     else:
         logger.info("media goes by %s (%s)", found.way, failed)
-
-
-def _beyond_capacity(users: int) -> str:
-    """In words, and said before T0: that so many users are more than was calibrated here; else empty."""
-    known = capacity.load(Identity.here(), capacity.path())
-    if known.ignored:
-        logger.info("%s", known.ignored)
-    excess = known.capacity.excess(users, USERS_A_PROCESS) if known.capacity is not None else ""
-    if excess:
-        logger.warning(
-            "%s: its loop may lag, and a run that stalls is void. More --processes or machines would do",
-            excess,
-        )
-    return excess
 
 
 def _peak_rss_mb() -> float:

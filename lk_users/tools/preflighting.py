@@ -135,8 +135,9 @@ async def _target_checks(
         text = "LIVEKIT_URL is not given: where the tokens of your backend lead to is known only at T0"
         checks.append(Check("server", Level.OPEN, text))
     reached = not any(check.level is Level.FAIL for check in checks)
-    agent = await _agent_checks(target, settings, asked, headers, may=meant and reached)
-    return [*checks, *agent]
+    if not reached and not asked.probe:
+        return checks
+    return [*checks, *await _agent_checks(target, settings, asked, headers, may=meant and reached)]
 
 
 async def _backend_checks(settings: Settings) -> list[Check]:

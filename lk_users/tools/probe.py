@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from lk_users import preflight
 from lk_users.agent_name import ANY_AGENT
+from lk_users.burst import JOBS_LATE_S, READ_AGAIN_S
 from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock, SystemClock
 from lk_users.engines.ground import break_ground
 from lk_users.engines.sdk_pool import SdkPool
@@ -416,14 +417,20 @@ async def _probed(session: Session, teller: _Teller, clock: Clock, ground: Groun
 
 
 async def _view(api: Api | None, session: Session) -> ServerView:
-    room = session.room
+    """What the API says; where it lists no job, once more when that can be believed."""
     if api is None:
         return ServerView(unread=NO_KEY)
-    try:
-        participants = None if session.saw_agent else await api.participants(room)
-        return ServerView(await api.dispatches(room), participants)
-    except WireError as exc:
-        return ServerView(unread=exc.cause)
+    late_s = asyncio.get_running_loop().time() + JOBS_LATE_S
+    while True:
+        try:
+            participants = None if session.saw_agent else await api.participants(session.room)
+            view = ServerView(await api.dispatches(session.room), participants)
+        except WireError as exc:
+            return ServerView(unread=exc.cause)
+        told = session.saw_agent or not view.dispatches or any(item.jobs for item in view.dispatches)
+        if told or asyncio.get_running_loop().time() >= late_s:
+            return view
+        await asyncio.sleep(READ_AGAIN_S)
 
 
 async def _clean_up(ground: Ground, room: str) -> None:

@@ -54,9 +54,12 @@ def test_a_small_calibration_and_who_uses_it(
     kept = tmp_path / "cache" / "lk-users" / FILE
     code, out, err = lk_users({**place, "LK_SERVER_BINARY": binary}, "calibrate", "--users", "50")
     assert code == 0, out + err
-    header, row, *said = out.splitlines()
+    header, *said = out.splitlines()
     assert header.split()[:3] == ["users", "start", "error"]
-    assert row.split()[0] == "50"
+    # A second one where something had the machine for a moment.
+    rows = said[: said.index("")]
+    assert [row.split()[0] for row in rows] == ["50"] * len(rows)
+    assert 1 <= len(rows) <= 2
     assert "One process on this machine carries at least 50 users at one instant." in " ".join(said)
     assert said[-1] == f"Kept in {kept}"
     data = json.loads(kept.read_text())

@@ -110,6 +110,16 @@ def test_an_agent_that_declines(stack: Stack) -> None:
     assert "No agent came within 3 s: an agent worker declined the job (rejected: " in out
 
 
+def probe_at_rest(agent: real_agent.RealAgent, stack: Stack, *options: str) -> tuple[int, str, str]:
+    """A worker whose machine is busy is offered no job, and that is not what is tested here."""
+    for _ in range(4):
+        agent.rest()
+        done = probe(stack.env(), *options, "--wait", "15")
+        if "no agent worker got the job" not in done[1]:
+            break
+    return done
+
+
 def test_a_real_agent_is_heard_and_read(stack: Stack, tmp_path: Path) -> None:
     try:
         python = real_agent.environment(AGENTS, print)
@@ -117,11 +127,8 @@ def test_a_real_agent_is_heard_and_read(stack: Stack, tmp_path: Path) -> None:
         pytest.fail(str(error), pytrace=False)
     env = {**stack.env(), "LIVEKIT_AGENT_NAME": "greeter", "GREETER_LOAD_THRESHOLD": "inf"}
     with real_agent.RealAgent(python, AGENTS / "greeter.py", tmp_path / "agent.log", env) as agent:
-        agent.rest()
-        code, out, err = probe(stack.env(), "--agent-name", "greeter")
-        # A worker that is busy, be it with the end of a job, is offered none.
-        agent.rest()
-        silent_code, silent, _ = probe(stack.env(), "--agent-name", "greeter", "--for", "5", *fault("silent"))
+        code, out, err = probe_at_rest(agent, stack, "--agent-name", "greeter")
+        silent = probe_at_rest(agent, stack, "--agent-name", "greeter", "--for", "5", *fault("silent"))
     assert code == 0, out + err
     assert proposal(out) == "--welcome audio,text --expect-text 'Hello, this is a real'"
     assert "published a track: roomio_audio (audio, microphone)" in out
@@ -130,7 +137,7 @@ def test_a_real_agent_is_heard_and_read(stack: Stack, tmp_path: Path) -> None:
     assert float(length) == pytest.approx(2.0, abs=0.4)
     assert "final: 'Hello, this is a real agent speaking.'" in out
     # An AgentSession that says nothing publishes its track all the same.
-    assert (silent_code, proposal(silent)) == (0, "--welcome track"), silent
+    assert (silent[0], proposal(silent[1])) == (0, "--welcome track"), silent
 
 
 @pytest.mark.parametrize("url", ["known", "not known"])

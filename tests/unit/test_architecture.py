@@ -32,7 +32,7 @@ LAYERS = (
     "cleanup replay runtime returns compare",
     "agent_watch influx_stream master_link",
     "series",
-    "preflight credentials worker master",
+    "preflight credentials carries worker master",
     "placement user wiring tools",
     "cli",
 )

@@ -11,12 +11,12 @@ import virtual as v
 from builders import settings
 
 from lk_users.capacity import FILE, Capacity, load, path, save
+from lk_users.carries import Carries
 from lk_users.cli import main
 from lk_users.health import Lag, Trailer, worker_void_reasons
 from lk_users.machine import ClockState, Identity
 from lk_users.tools.calibrating import HEAD, Climb, Step, capacity_of, climb, judged, row, words
 from lk_users.version import VERSION
-from lk_users.worker import _beyond_capacity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,12 +93,14 @@ def test_what_to_plan_with() -> None:
 def test_a_run_that_is_too_large_is_told_before_its_start(
     where: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert _beyond_capacity(1000) == ""
+    assert Carries().excess(1000) == ""
     save(FOUND, Identity.here(), where)
-    assert _beyond_capacity(400) == ""
+    carries = Carries()
+    assert carries.excess(400) == ""
     assert caplog.records == []
-    excess = _beyond_capacity(401)
+    excess = carries.excess(401)
     assert excess.startswith("401 users in one process")
+    assert carries.excess(401) == excess
     (said,) = caplog.records
     assert (said.levelname, said.getMessage().startswith(excess)) == ("WARNING", True)
 
@@ -142,10 +144,10 @@ def bursts(most: int, took_s: float = 10, target_from: int = 10**9) -> Callable[
         (10_000, 50, [50], 50, "asked"),
         (10_000, 20, [20], 20, "asked"),
         (10_000, 120, [50, 100, 120], 120, "asked"),
-        (400, 1600, [50, 100, 200, 400, 800, 600, 500], 400, "generator"),
-        (790, 1600, [50, 100, 200, 400, 800, 600, 700], 700, "generator"),
-        (30, 1600, [50], None, "generator"),
-        (0, 20, [20], None, "generator"),
+        (400, 1600, [50, 100, 200, 400, 800, 800, 600, 600, 500, 500], 400, "generator"),
+        (790, 1600, [50, 100, 200, 400, 800, 800, 600, 700], 700, "generator"),
+        (30, 1600, [50, 50], None, "generator"),
+        (0, 20, [20, 20], None, "generator"),
     ],
 )
 def test_how_bursts_grow(most: int, asked: int, tried: list[int], best: int | None, ended: str) -> None:
@@ -158,9 +160,22 @@ def test_how_bursts_grow(most: int, asked: int, tried: list[int], best: int | No
     assert (kept.users if kept else None) == best
 
 
+def test_a_moments_trouble_decides_nothing() -> None:
+    done: list[int] = []
+
+    def burst(users: int) -> Step:
+        done.append(users)
+        return Step(users=users, took_s=10, generator="late" if done.count(users) == 1 else "")
+
+    found = climb(burst, 200, 10_000, lambda step: None)
+    assert ([step.users for step in found.steps], found.ended_by) == ([50, 50, 100, 100, 200, 200], "asked")
+    assert found.best is not None
+    assert found.best.users == 200
+
+
 def test_a_target_that_gives_out_ends_it() -> None:
     found = climb(bursts(10_000, target_from=400), 1600, 10_000, lambda step: None)
-    assert ([step.users for step in found.steps], found.ended_by) == ([50, 100, 200, 400], "target")
+    assert ([step.users for step in found.steps], found.ended_by) == ([50, 100, 200, 400, 400], "target")
     assert found.best is not None
     assert found.best.users == 200
     assert "at least 200 users" in words(found, 2, 300)[0]
@@ -187,7 +202,8 @@ def summary(**changes: Any) -> dict[str, Any]:
     return {
         "workers": [{**worker, **changes.pop("worker", {})}],
         "start_error_ms": {"p99": 8.0},
-        "marks": {"welcomed": {"max": 2500.0}},
+        "marks": {"welcomed": {"p90": 2500.0}},
+        "causes": {"never_assigned": {"no job": 11}},
         "outcomes": {"ok": 100},
         "groups": {"lost": 0},
         "void_reasons": [],
@@ -207,8 +223,15 @@ def test_a_burst_is_judged_by_half_of_what_voids_a_run() -> None:
     assert lagging.generator == "its loop lagged by 101 ms (p95), more than 100"
     void = judged(100, summary(void_reasons=["worker local: it died"]), 12, 2)
     assert void.generator == "worker local: it died"
-    lost = judged(100, summary(groups={"lost": 3}, outcomes={"never_assigned": 3, "ok": 97}), 12, 2)
-    assert (lost.generator, lost.target) == ("", "3 of 100 users got no welcome, most of them never_assigned")
+    few = judged(100, summary(groups={"lost": 10}, outcomes={"never_assigned": 10, "ok": 90}), 12, 2)
+    assert (few.carried, few.lost) == (True, 10)
+    assert row(few).endswith("10 lost by the server")
+    outcomes = {"user_dropped": 2, "never_assigned": 9, "ok": 89}
+    lost = judged(100, summary(groups={"lost": 11}, outcomes=outcomes), 12, 2)
+    assert (lost.generator, lost.target) == (
+        "",
+        "11 of 100 users got no welcome, most of them never_assigned (no job)",
+    )
 
 
 def test_what_is_printed() -> None:
@@ -221,7 +244,7 @@ def test_what_is_printed() -> None:
         "One process on this machine carries 400 users at one instant. 800 are too many: its loop stalled."
     )
     assert "took 60 % of the CPU" in said[1]
-    assert "400 came within 2.5 s here, and are 4.0 s of work for one core" in said[2]
+    assert "most of 400 came within 2.5 s here, and are 4.0 s of work for one core" in said[2]
     assert len(said) == 3
     assert row(steps[0]).split() == [
         "400", "8.0", "ms", "40", "ms", "60", "ms", "10.0", "ms", "15.0", "ms", "2.5", "s",
