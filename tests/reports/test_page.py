@@ -143,7 +143,7 @@ def test_a_run_that_ended_before_its_first_session(tmp_path: Path) -> None:
     assert "No session of this run was recorded." in found.text
 
 
-@pytest.mark.parametrize("count", [1, 7, 600, 5000])
+@pytest.mark.parametrize("count", [1, 7, 600, 1777, 5000])
 def test_the_line_of_a_distribution_passes_its_percentiles(count: int) -> None:
     rng = random.Random(count)
     ordered = sorted(rng.uniform(1, 1000) for _ in range(count))
@@ -252,6 +252,8 @@ def test_a_ladder(tmp_path: Path) -> None:
     found = Reader(write_page(tmp_path / "run").read_text(encoding="utf-8"))
     assert {"ladder", "timeline", "phases"} <= set(found.items)
     assert "rounds" not in found.items
+    passed = [mark for name, mark in summary["marks"].items() if name in looks.MARK_NAMES and mark["n"]]
+    assert found.items["marks"]["rows"] == len(passed) * (summary["ladder"]["limit"] + 1)
     # All figures are of the burst that is judged, and the timeline has every burst.
     assert found.items["timeline"]["rows"] == summary["sessions"]["recorded"] > summary["ladder"]["limit"]
 

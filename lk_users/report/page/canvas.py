@@ -87,17 +87,16 @@ def distribution(
     for number, (name, samples) in enumerate(samples_ms.items()):
         xs, shares = steps(samples)
         drawn += len(xs)
-        source = ColumnDataSource(
-            {
-                "x": np.maximum(np.array(xs) / scale, low * 0.9 if log else 0).astype("f4"),
-                "y": np.array(shares, "f4"),
-            }
-        )
-        line = plot.step(
-            "x", "y", source=source, mode="after", color=colors[name], line_width=2.5,
-            line_dash=looks.dash(number),
+        # Each corner of a step: a line can be pointed at, Bokeh's own steps can't.
+        corners_x = np.repeat(np.maximum(np.array(xs) / scale, low * 0.9 if log else 0), 2)[1:]
+        corners_y = np.repeat(np.array(shares), 2)[:-1]
+        source = ColumnDataSource({"x": corners_x.astype("f4"), "y": corners_y.astype("f4")})
+        line = plot.line(
+            "x", "y", source=source, color=colors[name], line_width=2.5,
+            line_dash=looks.dash(number), name=name,
         )  # fmt: skip
-        tips = [("", name), ("within", f"@x{{0,0.[000]}} {unit}"), ("sessions", "@y{0.[0]} %")]
+        # Not the name itself: Bokeh would look for placeholders in it.
+        tips = [("", "$name"), ("within", f"@x{{0,0.[000]}} {unit}"), ("sessions", "@y{0.[0]} %")]
         plot.add_tools(HoverTool(renderers=[line], tooltips=tips, line_policy="prev", visible=False))
     if log:
         plot.xaxis.formatter = BasicTickFormatter(use_scientific=False)
@@ -175,7 +174,7 @@ def ranges(rows: Sequence[tuple[str, Mapping[str, Any]]], colors: Sequence[str],
                  line_alpha=0.45)  # fmt: skip
     dots = plot.scatter("x", "name", source=ColumnDataSource(marks), size=11, marker="marker", color="color",
                         line_width=2)  # fmt: skip
-    tips = [("", "@name"), ("@what", "@shown")]
+    tips = [("", "@{name}"), ("", "@{what}: @{shown}")]
     plot.add_tools(HoverTool(renderers=[dots], tooltips=tips, visible=False))
     if log:
         plot.xaxis.formatter = BasicTickFormatter(use_scientific=False)
@@ -208,7 +207,7 @@ def bars(
         {"name": list(names), "value": list(values), "shown": list(shown), "color": list(colors)}
     )
     bar = plot.hbar("name", right="value", height=0.62, source=source, fill_color="color", line_color=None)
-    plot.add_tools(HoverTool(renderers=[bar], tooltips=[("@name", "@shown")], visible=False))
+    plot.add_tools(HoverTool(renderers=[bar], tooltips=[("", "@{name}: @{shown}")], visible=False))
     plot.add_layout(
         LabelSet(
             x="value",

@@ -144,7 +144,8 @@ def regions(summary: Summary) -> Chart | None:
     if not rows:
         return None
     return _ranges(
-        "regions", "By region", "From the planned start to the agent in the room, and to the welcome.", rows,
+        "regions", "Waits by region",
+        "From the planned start to the agent in the room, and to the welcome.", rows,
         [looks.color(number % 2) for number in range(len(rows))], "region",
     )  # fmt: skip
 
@@ -166,7 +167,7 @@ def rounds(summary: Summary) -> Chart | None:
         if one["marks"][Mark.WELCOMED]["n"]
     ]
     note = "From the planned start of each session to its welcome, round by round."
-    return _ranges("rounds", "Burst, baseline and control", note, rows, colors, "round")
+    return _ranges("rounds", "Waits round by round", note, rows, colors, "round")
 
 
 def start_error(summary: Summary, figures: Sequence[Record], limit_ms: float) -> Chart | None:

@@ -121,7 +121,7 @@ def chart(records: Sequence[Record]) -> Chart:
         "One row is one session, from its planned start to its welcome or its end. Point at a row for its "
         "ids. Where phases overlap, the one nearer to the welcome is shown."
     )
-    return Chart(NAME, "Every session", note, plot, len(rows), legend=legend)
+    return Chart(NAME, "From T0 to the welcome", note, plot, len(rows), legend=legend)
 
 
 def _bars(plot: figure, rows: Sequence[Record], starts: Mapping[str, int], border: float) -> set[Phase]:
