@@ -32,6 +32,7 @@ TABLE: tuple[tuple[str, dict[str, int], tuple[str, ...]], ...] = (
     ("ignore", {}, ("never_assigned",)),
     ("slow_welcome", {"delay_ms": 6000}, ("welcome_late",)),
     ("silent", {}, ("welcome_missing",)),
+    ("text_only", {}, ("welcome_missing",)),
     ("freeze", {}, ("welcome_missing",)),
     ("eager", {}, ("welcome_clipped", "welcome_missing")),
     ("background", {}, ("welcome_missing",)),

@@ -132,6 +132,8 @@ class Trailer:
     """The server's wall clock against ours, as :meth:`lk_users.clock.ServerClock.summary` says it."""
     sinks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What became of its points up to here, by sink; see :meth:`lk_users.sinks.outbox.Outbox.counts`."""
+    excess: str = ""
+    """That its users were more than its machine was calibrated to, in words; empty if they were not."""
     void: tuple[str, ...] = ()
     """Reasons that only the worker knows, one clear line each."""
 
@@ -158,12 +160,13 @@ def worker_void_reasons(trailer: Trailer, settings: Settings) -> list[str]:
     """Why this worker's figures can't be trusted; one clear line each, empty if they can."""
     name = f"worker {trailer.worker} ({trailer.region})"
     reasons = [f"{name}: {reason}" for reason in trailer.void]
+    excess = f" ({trailer.excess})" if trailer.excess else ""
     for loop, lag in trailer.lag.items():
         if lag.max > settings.max_stall_ms:
             reasons.append(
                 f"{name}: its {loop} loop stalled for {lag.max:.0f} ms "
                 f"(--max-stall {settings.max_stall_ms:g}); the generator was the bottleneck, so its figures "
-                "say nothing about the target"
+                f"say nothing about the target{excess}"
             )
     if trailer.clock_moved_ms > MAX_CLOCK_MOVED_MS:
         reasons.append(

@@ -20,7 +20,8 @@ from lk_users.health import Trailer, wall_step_words
 from lk_users.outcome import OURS, Finding
 from lk_users.plan import Share
 from lk_users.record import Record
-from lk_users.report.folder import BurstInfo, RunInfo, WorkerShare, append_reason
+from lk_users.report.aside import page_aside
+from lk_users.report.folder import PAGE_FILE, BurstInfo, RunInfo, WorkerShare, append_reason
 from lk_users.report.make import draft, ending, write_report
 from lk_users.report.words import plural
 from lk_users.returns import Returns
@@ -164,6 +165,8 @@ class RunMaster:
         found = draft(self.run_dir)
         self._series.over(found)
         write_report(found)
+        if fault := page_aside(self.run_dir):
+            logger.warning("%s was not made: %s", self.run_dir / PAGE_FILE, fault)
         return found.judgement, ending(self.run_dir)
 
     def _drive(self) -> None:

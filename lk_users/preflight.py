@@ -9,7 +9,7 @@ import resource
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
-from lk_users import slo
+from lk_users import sizing, slo
 from lk_users.errors import HttpError, Refused, WireError
 from lk_users.settings import ProcessSettings, Settings, Target
 from lk_users.wire.api import Api, Keys
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-# A session holds a UDP socket, a WebSocket and, until it is answered, its dispatch's connection.
-HANDLES_PER_SESSION = 3
-HANDLES_BESIDE = 256
 # macOS calls its hard limit unlimited, and takes no more than some ten thousands.
 HANDLES_WHERE_UNLIMITED = 10_240
 
@@ -99,23 +96,42 @@ def read_process(
     process = collect(lambda: ProcessSettings.from_options(options), faults)
     needs_key = not gets_tokens(options, own_credentials=own_credentials)
     target = collect(lambda: Target.from_environment(needs_key=needs_key), faults)
-    if target is not None and target.cloud and process is not None and not process.allow_cloud:
-        faults.append(
-            f"{target.shown_url}: LiveKit Cloud bills agent minutes and connection minutes of every session, "
-            "and its terms restrict load tests. A burst of 600 sessions that stay half a minute costs about "
-            "300 agent minutes. If that is meant: --allow-cloud yes"
-        )
+    if target is not None and process is not None:
+        faults += cloud_faults(target, process)
     if faults or process is None or target is None:
         raise Refused(faults)
     return process, target
 
 
-def raise_handle_limit(sessions: int) -> None:
+def cloud_faults(target: Target, process: ProcessSettings) -> list[str]:
+    """LiveKit Cloud costs money, so it has to be meant."""
+    if not target.cloud or process.allow_cloud:
+        return []
+    return [
+        f"{target.shown_url}: LiveKit Cloud bills agent minutes and connection minutes of every session, "
+        "and its terms restrict load tests. A burst of 600 sessions that stay half a minute costs about "
+        "300 agent minutes. If that is meant: --allow-cloud yes"
+    ]
+
+
+def addresses_here(target: Target) -> int:
+    """How many addresses of this machine each user offers to the target, with a socket each."""
+    # It imports WebRTC, which not every command needs.
+    from lk_users.wire.seams import host_addresses
+
+    loopback = False
+    if target.is_known:
+        with contextlib.suppress(WireError):
+            loopback = Endpoint.resolve(target.host, target.port, target.authority, tls=False).loopback
+    return max(1, len(host_addresses(loopback=loopback)))
+
+
+def raise_handle_limit(sessions: int, addresses: int) -> None:
     """Make all the room for sockets that this process may have. Raises Refused if so many sessions need more.
 
-    A worker does not know how many it will get: it asks for one.
+    A worker does not know how many it will get: it asks for one. ``addresses``: those that each user offers.
     """
-    needed = sessions * HANDLES_PER_SESSION + HANDLES_BESIDE
+    needed = sizing.handles(sessions, addresses)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
     if hard != unlimited and hard < needed:
@@ -140,21 +156,27 @@ def check_target(target: Target, runtime: Runtime) -> None:
     if not target.has_key:
         _knock(target, runtime, f"LIVEKIT_URL {target.shown_url}", "a LiveKit server")
         return
+    runtime.call(check(target))
+
+
+async def check(target: Target) -> None:
+    """Of a target with a key, on the loop that calls. Raises Refused."""
     try:
-        runtime.call(_ask(target))
-    except HttpError as exc:
-        if exc.status in (401, 403):
-            fault = (
-                f"{target.shown_url} does not take LIVEKIT_API_KEY {target.shown_key} with this "
-                "LIVEKIT_API_SECRET: check that both belong to this server"
-            )
-        else:
-            fault = f"{target.shown_url} answered {exc.cause}: is this a LiveKit server?"
-        raise Refused([fault]) from exc
+        await ask(target)
     except WireError as exc:
-        raise Refused(
-            [f"LIVEKIT_URL {target.shown_url}: {exc.cause}; is a LiveKit server listening there?"]
-        ) from exc
+        raise Refused([target_fault(target, exc)]) from exc
+
+
+def target_fault(target: Target, error: WireError) -> str:
+    """What is wrong with a server that answered ``ask`` so, and what would do."""
+    if not isinstance(error, HttpError):
+        return f"LIVEKIT_URL {target.shown_url}: {error.cause}; is a LiveKit server listening there?"
+    if error.status in (401, 403):
+        return (
+            f"{target.shown_url} does not take LIVEKIT_API_KEY {target.shown_key} with this "
+            "LIVEKIT_API_SECRET: check that both belong to this server"
+        )
+    return f"{target.shown_url} answered {error.cause}: is this a LiveKit server?"
 
 
 def check_backend(options: Mapping[str, Any], runtime: Runtime) -> None:
@@ -175,7 +197,12 @@ def _knock(address: Address, runtime: Runtime, name: str, what: str) -> None:
         endpoint = Endpoint.resolve(address.host, address.port, address.authority, tls=address.tls)
         runtime.call(knock(endpoint))
     except WireError as exc:
-        raise Refused([f"{name}: {exc.cause}; is {what} listening there?"]) from exc
+        raise Refused([knock_fault(name, exc, what)]) from exc
+
+
+def knock_fault(name: str, error: WireError, what: str) -> str:
+    """That nobody opened."""
+    return f"{name}: {error.cause}; is {what} listening there?"
 
 
 def load_influx() -> None:
@@ -183,22 +210,29 @@ def load_influx() -> None:
     importlib.import_module("lk_users.sinks.influx")
 
 
-def ask_influx(influx: Influx, *, aloud: bool) -> None:
-    """Ask InfluxDB whether it would take our points, and say where not: a burst does not need it."""
+def influx_cause(influx: Influx) -> str:
+    """Why InfluxDB would not take our points; empty if it would."""
     from lk_users.sinks.influx import Database
 
     database = Database(influx)
     answer = database.write(b"")
     database.close()
-    if aloud and not answer.is_taken:
+    return "" if answer.is_taken else answer.cause
+
+
+def ask_influx(influx: Influx, *, aloud: bool) -> None:
+    """Ask InfluxDB, and say where it would not: a burst does not need it."""
+    cause = influx_cause(influx)
+    if aloud and cause:
         logger.warning(
             "InfluxDB %s takes no points for bucket %s of org %s: %s. The run goes on, and they wait in its "
             "folder",
-            influx.url, influx.bucket, influx.org, answer.cause,
+            influx.url, influx.bucket, influx.org, cause,
         )  # fmt: skip
 
 
-async def _ask(target: Target) -> None:
+async def ask(target: Target) -> None:
+    """A read of the API that changes nothing. Raises WireError."""
     api = Api(target.http_url, Keys(target.key, target.secret))
     try:
         await api.rooms(["lk-preflight"])

@@ -342,12 +342,12 @@ class ProcessSettings:
             influx = Influx.from_options(options, environ)
         except Refused as exc:
             faults += exc.faults
-        session_headers = _session_headers(environ, faults)
+        headers = session_headers(environ, faults)
         if faults:
             raise Refused(faults)
         return cls(
             region=region, run_dir=run_dir, allow_cloud=allow_cloud, influx=influx,
-            session_headers=session_headers,
+            session_headers=headers,
         )  # fmt: skip
 
 
@@ -624,7 +624,7 @@ def _body_faults(read: _Reader) -> list[str]:
     ]
 
 
-def _session_headers(environ: Mapping[str, str], faults: list[str]) -> tuple[tuple[str, str], ...]:
+def session_headers(environ: Mapping[str, str], faults: list[str]) -> tuple[tuple[str, str], ...]:
     """From LK_SESSION_AUTHORIZATION and LK_SESSION_HEADERS; values are in no fault."""
     found: dict[str, str] = {}
     text = environ.get("LK_SESSION_HEADERS", "").strip()

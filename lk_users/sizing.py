@@ -42,9 +42,10 @@ USER_MB: Final = 0.7
 # The master keeps every record (some 3 kB) until the report is made.
 MASTER_USER_MB: Final = 0.1
 # bench/held.py: 15 + 3.02 a user: signalling, the dispatch's connection, a UDP socket for each address of the
-# machine. Planned for four addresses.
+# machine, of which that one had one. Of a machine that is not at hand: planned for four.
 PROCESS_HANDLES: Final = 64
-USER_HANDLES: Final = 6
+USER_CONNECTIONS: Final = 2
+PLANNED_ADDRESSES: Final = 4
 # The official SDK: at most so many in a process of their own, 70-140 ms of CPU each (README, The witness).
 WITNESSES_A_PROCESS: Final = 25
 WITNESS_CPU_MS: Final = 140.0
@@ -118,14 +119,26 @@ class Sizing:
         return _flow(users, HELD_IN[self.mic], HELD_OUT[self.mic])
 
 
+def handles(users: int, addresses: int = PLANNED_ADDRESSES) -> int:
+    """Of one process with so many users, on a machine with so many addresses."""
+    return PROCESS_HANDLES + (USER_CONNECTIONS + addresses) * users
+
+
 def size(
-    users: int, *, dispatch: str, mic: bool, witness: int = 0, region_users: Mapping[str, int] | None = None
+    users: int,
+    *,
+    dispatch: str,
+    mic: bool,
+    witness: int = 0,
+    region_users: Mapping[str, int] | None = None,
+    users_a_process: int = USERS_A_PROCESS,
 ) -> Sizing:
     """Needs of a burst of ``users``; ``region_users`` add up to them, or are empty."""
     shares = region_users or {"workers": users}
     # As placement does: witnesses are spread evenly over the burst.
     parts = [
-        _part(name, count, -(-witness * count // users), dispatch, mic) for name, count in shares.items()
+        _part(name, count, -(-witness * count // users), dispatch, mic, users_a_process)
+        for name, count in shares.items()
     ]
     master = Part(
         name="master",
@@ -137,8 +150,8 @@ def size(
     )
 
 
-def _part(name: str, users: int, witness: int, dispatch: str, mic: bool) -> Part:
-    processes = math.ceil(users / USERS_A_PROCESS)
+def _part(name: str, users: int, witness: int, dispatch: str, mic: bool, users_a_process: int) -> Part:
+    processes = math.ceil(users / users_a_process)
     each = math.ceil(users / processes)
     children = math.ceil(witness / WITNESSES_A_PROCESS)
     cpu_ms = CPU_MS[dispatch][0 if mic else 1] * CPU_FULL * (users - witness) + WITNESS_CPU_MS * witness
@@ -152,7 +165,7 @@ def _part(name: str, users: int, witness: int, dispatch: str, mic: bool) -> Part
         + USER_MB * (users - witness)
         + WITNESS_PROCESS_MB * children
         + WITNESS_MB * witness,
-        handles=PROCESS_HANDLES + USER_HANDLES * each,
+        handles=handles(each),
         udp_sockets=users,
         burst_cpu_s=cpu_ms / 1000,
         build_s=1 + BUILD_MS * each / 1000,
@@ -185,8 +198,9 @@ def short_of(parts: Sequence[Part], machine: Machine) -> list[str]:
     return lacks
 
 
-def lines(sizing: Sizing, machine: Machine) -> list[str]:
-    """What ``lk-users size`` prints."""
+def lines(sizing: Sizing, machine: Machine, calibrated: Sizing | None = None, note: str = "") -> list[str]:
+    """What ``lk-users size`` prints. ``calibrated``: the same burst as this machine was calibrated, and
+    ``note`` says to what, or why a calibration was ignored."""
     return [
         _about(sizing),
         "",
@@ -197,7 +211,8 @@ def lines(sizing: Sizing, machine: Machine) -> list[str]:
         "few round trips more; T0 is a second after the last is ready.",
         "Inbound: TCP 5557 and 8089 of the master, by VPN or tunnel only. Outbound of workers: the master's "
         "5557, and LiveKit.",
-        machine_line(sizing, machine),
+        *([note] if note else []),
+        machine_line(calibrated or sizing, machine),
     ]
 
 

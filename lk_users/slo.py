@@ -15,6 +15,10 @@ figure; but where the percentile is such a session's, it is later than any limit
 ``p95(agent_joined) <= 10 s`` by giving up after 5 s. Phases and ``start_error`` are over the sessions that
 have them.
 
+What is not known of a session (a stamp of the server that could not be read; a mark that a welcomed user did
+not wait for) counts as the least and as the most that it can be. Where the two differ in whether the rule is
+met, it has no data.
+
 With ``by`` the rule holds where it does for every value of the key, and the result names the worst. Zero must
 be earned: a rule for which there is no session, or none with the phase that it is about, has no data, and
 that makes the run void.
@@ -32,9 +36,9 @@ from lk_users import slo_grammar
 from lk_users.clock import NS_PER_MS
 from lk_users.outcome import DUPLICATE, Fault, Finding, fault_of
 from lk_users.plan import WITNESS
-from lk_users.record import Phase
-from lk_users.slo_grammar import COUNT, GROUPS, MARKS, NUMBERED_KEYS, RATE, START_ERROR, nearest
-from lk_users.stats import limit_ns, percentile, phase_samples_ns, start_errors_ns
+from lk_users.record import Mark, Phase
+from lk_users.slo_grammar import COUNT, GROUPS, MARKS, NUMBERED_KEYS, PHASES, RATE, START_ERROR, nearest
+from lk_users.stats import limit_ns, percentile, start_errors_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,6 +48,9 @@ if TYPE_CHECKING:
     from lk_users.slo_grammar import Rule
 
     Compare = Callable[[Fraction, Fraction], bool]
+    # (never got there, length): never is longer than all else. In ns, and as an SLO's value.
+    _Length = tuple[bool, int]
+    _Bound = tuple[bool, Fraction]
 
 VALUES_SHOWN: Final = 5
 _COMPARE: Final[Mapping[str, Compare]] = MappingProxyType(
@@ -57,6 +64,20 @@ _COMPARE: Final[Mapping[str, Compare]] = MappingProxyType(
     }
 )
 _UPWARD: Final = (">=", ">", "!=")
+# By these marks a phase is over: who has one, and not the phase, lacks data.
+ENDS: Final[Mapping[str, tuple[Mark, ...]]] = MappingProxyType(
+    {
+        Phase.SESSION_API: (Mark.SESSION_CREATED,),
+        Phase.DISPATCH_API: (Mark.DISPATCHED,),
+        Phase.USER_JOIN: (Mark.CONNECTED,),
+        Phase.MEDIA_SETUP: (Mark.MEDIA_UP,),
+        Phase.SERVER_QUEUE: (Mark.AGENT_JOINED, Mark.AGENT_SEEN),
+        Phase.ACCEPT_TO_JOIN: (Mark.AGENT_JOINED, Mark.AGENT_SEEN),
+        Phase.AGENT_START: (Mark.AGENT_TRACK,),
+        Phase.SPEAK: (Mark.FIRST_AUDIO, Mark.FIRST_TEXT),
+    }
+)
+_LEFT_EARLY: Final = ", whose users had their welcome and did not wait for it (--welcome, --watch)"
 UNIT_OF: Final[Mapping[str, str]] = MappingProxyType({COUNT: "count", RATE: "share"})
 
 
@@ -77,16 +98,25 @@ class SloResult:
     samples: int = 0
     sessions: int = 0
     """The value is over so many ``samples`` of ``sessions``."""
+    unknown: int = 0
+    """Of so many samples only bounds are known, which say enough."""
+    bound: str = ""
+    """``at least`` or ``at most`` where they say no more of the value than that."""
     missing: str = ""
     """Why there was no data; empty where there was."""
 
 
 @dataclass(frozen=True)
 class _Measured:
+    """``told``: does it say whether the rule is met, whatever the ``unknown`` ones are?"""
+
     value: Fraction
     samples: int
     sessions: int
     never: bool = False
+    unknown: int = 0
+    bound: str = ""
+    told: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,9 +137,14 @@ class Slo:
         measured: dict[str, _Measured] = {}
         for value, sessions in _groups(rule.by, chosen):
             found = _measure(rule, sessions)
+            of = _of([*rule.where, *([(rule.by, value)] if rule.by else [])])
             if found is None:
-                of = [*rule.where, *([(rule.by, value)] if rule.by else [])]
-                missing = missing or f"no session{_of(of)} has {rule.name}"
+                missing = missing or f"no session{of} has {rule.name}"
+            elif not found.told:
+                missing = missing or (
+                    f"{rule.name} is not known of {found.unknown} of {found.samples} sessions{of}"
+                    f"{_LEFT_EARLY if rule.name in MARKS else ''}"
+                )
             else:
                 measured[value] = found
         if missing:
@@ -119,12 +154,14 @@ class Slo:
         return SloResult(
             rule.text,
             int(exact) if exact.denominator == 1 else round(float(exact), 6),
-            ok=_is_met(rule, worst),
+            ok=_is_met(rule, (worst.never, exact)),
             unit=self.unit,
             worst=f"{rule.by}={where}" if rule.by else "",
             never=worst.never,
             samples=worst.samples,
             sessions=worst.sessions,
+            unknown=worst.unknown,
+            bound=worst.bound,
         )
 
     @property
@@ -161,6 +198,8 @@ def belongs(record: Record, name: str) -> bool:
         return any(finding in record.findings for finding in DUPLICATE)
     if name in GROUPS:
         return fault_of(record.outcome) is Fault(name)
+    if name == Mark.AGENT_JOINED:
+        return name in record.marks_ns or Mark.AGENT_SEEN in record.marks_ns
     if name in MARKS:
         return name in record.marks_ns
     if name == Finding.OK:
@@ -211,29 +250,71 @@ def _of(where: Sequence[tuple[str, str]]) -> str:
 def _measure(rule: Rule, records: Sequence[Record]) -> _Measured | None:
     """None of nothing."""
     if rule.function in (COUNT, RATE):
-        count = sum(belongs(record, rule.name) for record in records)
         whole = len(records) if rule.function == RATE else 1
-        return _Measured(Fraction(count, whole), len(records), len(records))
+        sure = sum(belongs(record, rule.name) for record in records)
+        unknown = sum(_may_have_reached(record, rule.name) for record in records)
+        low, high = (False, Fraction(sure, whole)), (False, Fraction(sure + unknown, whole))
+        return _measured(rule, low, high, len(records), unknown, len(records))
     samples = _samples(records, rule.name)
-    found = percentile(samples, rule.percent)
-    if found is None:
+    unknown = sum(low != high for low, high in samples)
+    if not samples or (rule.name in PHASES and unknown == len(samples)):
         return None
-    return _Measured(Fraction(found[0], NS_PER_MS), len(samples), len(records), never=found[1])
+    lows, highs = (sorted(bound) for bound in zip(*samples, strict=True))
+    ranked = [percentile(bound, rule.percent) or lows[0] for bound in (lows, highs)]
+    low, high = ((never, Fraction(length_ns, NS_PER_MS)) for never, length_ns in ranked)
+    return _measured(rule, low, high, len(samples), unknown, len(records))
 
 
-def _samples(records: Sequence[Record], name: str) -> list[tuple[int, bool]]:
-    """Ascending (ns, never got there)."""
-    if name in MARKS:
-        return sorted((r.marks_ns.get(name, limit_ns(r)), name not in r.marks_ns) for r in records)
+def _measured(rule: Rule, low: _Bound, high: _Bound, samples: int, unknown: int, sessions: int) -> _Measured:
+    """From the least and the most that the value can be."""
+    met = _is_met(rule, low)
+    between = rule.op in ("==", "!=") and low < (False, rule.limit) < high
+    # Of the two the one that says what is sure.
+    is_most = met is (rule.op not in _UPWARD)
+    never, value = high if is_most else low
+    told = met is _is_met(rule, high) and not between
+    bound = "" if low == high else "at most" if is_most else "at least"
+    return _Measured(value, samples, sessions, never=never, unknown=unknown, bound=bound, told=told)
+
+
+def _samples(records: Sequence[Record], name: str) -> list[tuple[_Length, _Length]]:
+    """(at least, at most) of each session that counts; the same twice where it is known."""
     if name == START_ERROR:
-        return [(length_ns, False) for length_ns in start_errors_ns(records)]
-    return [(length_ns, False) for length_ns in phase_samples_ns(records, Phase(name))]
+        return [_known(length_ns) for length_ns in start_errors_ns(records)]
+    if name in MARKS:
+        return [_reached(record, name) for record in records]
+    found = []
+    for record in records:
+        if (length_ns := record.phases_ns.get(Phase(name))) is not None:
+            found.append(_known(length_ns))
+        elif any(mark in record.marks_ns for mark in ENDS.get(name, ())):
+            found.append(((False, 0), (True, limit_ns(record))))
+    return found
 
 
-def _is_met(rule: Rule, measured: _Measured) -> bool:
-    if measured.never:
-        return rule.op in _UPWARD
-    return _COMPARE[rule.op](measured.value, rule.limit)
+def _reached(record: Record, mark: str) -> tuple[_Length, _Length]:
+    """When a session reached a mark. The agent's join is placed by the server's clock, before it was seen."""
+    if mark in record.marks_ns:
+        return _known(record.marks_ns[mark])
+    if mark == Mark.AGENT_JOINED and Mark.AGENT_SEEN in record.marks_ns:
+        return (False, 0), (False, record.marks_ns[Mark.AGENT_SEEN])
+    never = (True, limit_ns(record))
+    return ((False, record.decided_ns) if _may_have_reached(record, mark) else never), never
+
+
+def _may_have_reached(record: Record, name: str) -> bool:
+    """A welcomed user left without waiting for more: what had not come by then is not known. To who was not
+    welcomed it never came."""
+    return name in MARKS and record.welcomed and not belongs(record, name)
+
+
+def _known(length_ns: int) -> tuple[_Length, _Length]:
+    return (False, length_ns), (False, length_ns)
+
+
+def _is_met(rule: Rule, bound: _Bound) -> bool:
+    never, value = bound
+    return rule.op in _UPWARD if never else _COMPARE[rule.op](value, rule.limit)
 
 
 def _badness(rule: Rule, measured: _Measured) -> tuple[bool, Fraction]:

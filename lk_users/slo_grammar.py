@@ -123,7 +123,8 @@ class _Fault(ValueError):
 
 def parse(text: str) -> tuple[Rule, ...]:
     """The rules of ``text``, separated by ``;``. Raises Refused with one line per bad one."""
-    parts = [rule for part in text.split(";") if (rule := " ".join(part.split()))]
+    # One that is said twice is one.
+    parts = list(dict.fromkeys(rule for part in text.split(";") if (rule := " ".join(part.split()))))
     if not parts:
         raise Refused([f"--slo: empty, so nothing would say what a pass is; {FORMS}"])
     if len(parts) > MAX_RULES:

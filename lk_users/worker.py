@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
+from lk_users import capacity
 from lk_users.barrier import (
     Again,
     Build,
@@ -39,6 +40,7 @@ from lk_users.engines.idle import IdleEngine
 from lk_users.engines.sdk_pool import SdkPool
 from lk_users.errors import WireError
 from lk_users.health import Trailer
+from lk_users.machine import Identity
 from lk_users.master_link import MASTER_GONE_S, QUICK_PING_S, MasterLink, RecordsOut
 from lk_users.plan import Share, planned, sessions
 from lk_users.record import Mark
@@ -46,6 +48,7 @@ from lk_users.report.folder import append_reason
 from lk_users.series import WorkerSeries, open_stream
 from lk_users.sinks.jsonl import Journal
 from lk_users.sinks.wav import FailedSounds
+from lk_users.sizing import USERS_A_PROCESS
 from lk_users.wire.armed import Endpoint
 from lk_users.wire.backend import Backend
 
@@ -120,6 +123,7 @@ class WorkerSide:
         self._builder: gevent.Greenlet | None = None
         self._cancel_cause = ""
         self._late = ""
+        self._excess = ""
         self._trailer: Trailer | None = None
         self._ground: Ground | None = None
         self._witnesses = SdkPool(runtime.watch_child)
@@ -300,6 +304,7 @@ class WorkerSide:
             # The budget is the run's: each worker has as much of it as of the sessions.
             budget = self.settings.api_budget_per_minute * share.count / share.total
             self._runtime.on_loop(self._api.limit, budget)
+        self._excess = _beyond_capacity(share.count)
         self._journal.share(share)
         self._tickets.get_all(list(sessions(share, self.settings, self.worker.region)))
         burst = self._runtime.call(self._make_burst(share))
@@ -428,6 +433,7 @@ class WorkerSide:
                 self._burst.trailer(_peak_rss_mb()),
                 **self._master.clock_figures(),
                 witness_cpu_s=round(self._witnesses.spent_s(), 3),
+                excess=self._excess,
                 void=(self._late,) if self._late else (),
             )
         else:
@@ -539,6 +545,20 @@ def _tell_way(found: Found) -> None:
         logger.warning("no way for media from here to the server: %s. Users will find no media.", failed)
     else:
         logger.info("media goes by %s (%s)", found.way, failed)
+
+
+def _beyond_capacity(users: int) -> str:
+    """In words, and said before T0: that so many users are more than was calibrated here; else empty."""
+    known = capacity.load(Identity.here(), capacity.path())
+    if known.ignored:
+        logger.info("%s", known.ignored)
+    excess = known.capacity.excess(users, USERS_A_PROCESS) if known.capacity is not None else ""
+    if excess:
+        logger.warning(
+            "%s: its loop may lag, and a run that stalls is void. More --processes or machines would do",
+            excess,
+        )
+    return excess
 
 
 def _peak_rss_mb() -> float:

@@ -408,7 +408,11 @@ class ListenEngine:
         if not more:
             # This track only: a second agent's must be heard as well.
             self._heard = True
-            self._peer.deafen(track_sid)
+            self._enough(track_sid)
+
+    def _enough(self, track_sid: str) -> None:
+        """Nothing more is to be learned from this track."""
+        self._peer.deafen(track_sid)
 
     def data(self, message: bytes) -> None:
         if not self._ended:

@@ -34,10 +34,12 @@ NOBODY = "lk-users-nobody"
 
 @dataclass(frozen=True)
 class Found:
-    """The way that users shall take. ``tried``: what did not work, and why; by way."""
+    """The way that users shall take. ``tried``: what did not work, and why; by way. ``server``: what it says
+    of itself; empty where nobody joined."""
 
     way: MediaWay
     tried: dict[MediaWay, str]
+    server: str = ""
 
 
 class _Waiting:
@@ -47,6 +49,7 @@ class _Waiting:
         loop = asyncio.get_running_loop()
         self.joined: asyncio.Future[None] = loop.create_future()
         self.result: asyncio.Future[str] = loop.create_future()
+        self.server = ""
 
     def _end(self, cause: str) -> None:
         if not self.result.done():
@@ -60,6 +63,7 @@ class _Waiting:
         server: str,
         at_ns: int | None = None,
     ) -> None:
+        self.server = server
         self.joined.set_result(None)
 
     def join_failed(self, error: WireError) -> None:
@@ -111,23 +115,23 @@ async def find_way(around: Surroundings, settings: Settings, room: str) -> Found
     """
     settings = replace(settings, dispatch="token", order="join-first", session_url=None, agent_name=NOBODY)
     only_relay = settings.ice == "relay"
-    engine, cause = await _try(around, settings, room, MediaWay.HOST, joined_only=only_relay)
+    engine, cause, server = await _try(around, settings, room, MediaWay.HOST, joined_only=only_relay)
     if not only_relay and not cause and not engine.must_relay:
-        return Found(MediaWay.HOST, {})
+        return Found(MediaWay.HOST, {}, server)
     tried = {MediaWay.HOST: cause or "not allowed"}
     for turn in engine.turns:
         if turn.way not in tried:
-            _, cause = await _try(around, settings, room, turn.way)
+            _, cause, _ = await _try(around, settings, room, turn.way)
             if not cause:
-                return Found(turn.way, tried)
+                return Found(turn.way, tried, server)
             tried[turn.way] = cause
-    return Found(MediaWay.HOST, tried)
+    return Found(MediaWay.HOST, tried, server)
 
 
 async def _try(
     around: Surroundings, settings: Settings, room: str, way: MediaWay, *, joined_only: bool = False
-) -> tuple[ListenEngine, str]:
-    """One join, and why media did not come up; empty if it did."""
+) -> tuple[ListenEngine, str, str]:
+    """One join, why media did not come up (empty if it did), and what the server says of itself."""
     waiting = _Waiting()
     engine = ListenEngine(_probe(room, way), settings, replace(around, way=way), waiting)
     try:
@@ -140,7 +144,7 @@ async def _try(
         cause = f"not up within {PATIENCE_S:.0f} s"
     finally:
         await engine.close()
-    return engine, cause
+    return engine, cause, waiting.server
 
 
 def _probe(room: str, way: MediaWay) -> PlannedSession:

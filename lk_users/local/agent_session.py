@@ -369,6 +369,8 @@ class AgentSession:
             await asyncio.sleep(self._script.delay_s)
         if fault in (Fault.SILENT, Fault.BACKGROUND):
             await agent.say(sounds.silence, "")
+        elif fault is Fault.TEXT_ONLY:
+            await agent.say(sounds.silence, WELCOME)
         else:
             await agent.say(sounds.tone, WELCOME)
 

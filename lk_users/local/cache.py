@@ -1,33 +1,23 @@
-"""What is made once and kept: where it lies, one maker at a time, and the long commands that make it."""
+"""What is made once and kept: one maker at a time, and the long commands that make it."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lk_users.local import process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from lk_users.local.process import Pause
 
     Say = Callable[[str], None]
 
 _PROGRESS_S: Final = 20.0
-
-
-def cache_root() -> Path:
-    """The folder for it: LK_CACHE_DIR, else ``lk-users`` in the user's cache folder."""
-    if own := os.environ.get("LK_CACHE_DIR"):
-        return Path(own).expanduser().absolute()
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared).absolute() / "lk-users"
-    return Path("~/.cache/lk-users").expanduser().absolute()
 
 
 @contextlib.contextmanager

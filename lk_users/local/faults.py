@@ -21,6 +21,8 @@ class Fault(enum.StrEnum):
     """Speaks ``delay_ms`` after its listener is there."""
     SILENT = "silent"
     """Says that it speaks, and sends Opus silence and no transcript."""
+    TEXT_ONLY = "text_only"
+    """Sends its transcript, and Opus silence in place of its voice."""
     FREEZE = "freeze"
     """Becomes active and listening, then does nothing until its listener leaves."""
     REJECT = "reject"

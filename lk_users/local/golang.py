@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from lk_users.cachedir import cache_root
 from lk_users.errors import StackError
 from lk_users.local import process
-from lk_users.local.cache import cache_root, duration, locked, run_logged
+from lk_users.local.cache import duration, locked, run_logged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

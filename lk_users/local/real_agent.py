@@ -14,10 +14,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final, Self
 
+from lk_users.cachedir import cache_root
 from lk_users.clock import SystemClock
 from lk_users.errors import StackError
 from lk_users.local import process
-from lk_users.local.cache import cache_root, duration, locked, run_logged
+from lk_users.local.cache import duration, locked, run_logged
 from lk_users.wire.agent_http import ask
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ TWICE_LINES: Final = 4
 # What it is, its cause, and what to check.
 ALONE_LINES: Final = 4
 ANEW_LINES: Final = 4
+SLO_LINES: Final = 3
 AGENT_LINES_SHOWN: Final = 3
 REGION_LINES_SHOWN: Final = 4
 REGIONS_SHOWN: Final = 4
@@ -96,7 +97,10 @@ def _points(sentences: Sequence[str], shown: int, lines_each: int = 2) -> list[s
 def _slo_lines(slos: Sequence[Mapping[str, Any]]) -> list[str]:
     """Those without data first, then the missed ones."""
     ordered = sorted(slos, key=lambda slo: (slo["value"] is not None, slo["ok"]))
-    lines = [f"  {_state(slo)}  {slo['text']}   ({words.slo_was(slo)})" for slo in ordered[:SLOS_SHOWN]]
+    lines = []
+    for slo in ordered[:SLOS_SHOWN]:
+        line = f"  {_state(slo)}  {slo['text']}   ({words.slo_was(slo)})"
+        lines += textwrap.wrap(line, WIDTH, subsequent_indent=" " * 10, max_lines=SLO_LINES, placeholder=" …")
     return lines + ([f"  and {len(slos) - SLOS_SHOWN} more" for _ in (0,) if len(slos) > SLOS_SHOWN])
 
 

@@ -11,7 +11,7 @@
     spool/*.lp        points that are not in the database yet (lk_users.sinks.outbox), on the worker's machine
     audio/*.wav       what failed sessions received (lk_users.sinks.wav), on the worker's machine
     records.jsonl     merged: one line for every intended session
-    summary.json, summary.md, junit.xml
+    summary.json, summary.md, junit.xml, report.html
     support.md        what to paste into a ticket, and support.zip to attach: where something failed
     audio/*.wav       what failed sessions heard
 
@@ -56,6 +56,7 @@ RECORDS_FILE: Final = "records.jsonl"
 SUMMARY_FILE: Final = "summary.json"
 MARKDOWN_FILE: Final = "summary.md"
 JUNIT_FILE: Final = "junit.xml"
+PAGE_FILE: Final = "report.html"
 SUPPORT_FILE: Final = "support.md"
 BUNDLE_FILE: Final = "support.zip"
 AUDIO_DIR: Final = "audio"

@@ -44,7 +44,7 @@ def text(summary: Summary) -> str:
     lines = dict(zip(summary["causes"], words.failure_lines(summary), strict=False))
     for name, count in summary["outcomes"].items():
         told = " ".join(
-            filter(None, (lines.get(name, f"{count} {name}"), region_words.counts(summary, name)))
+            filter(None, (lines.get(name, f"{count} {name}."), region_words.counts(summary, name)))
         )
         _case(suite, "outcome", name, _failed(summary, Finding(name), told), told)
     for kind, attribute in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
@@ -91,7 +91,7 @@ def _case(suite: ET.Element, group: str, name: str, result: tuple[str, str] | No
         if kind != "skipped":
             made.set("type", TYPES[kind])
             made.text = _plain(message)
-    if out:
+    if out and (result is None or out not in result[1]):
         ET.SubElement(case, "system-out").text = _plain(out)
 
 

@@ -14,6 +14,7 @@ from lk_users.report.folder import (
     BUNDLE_FILE,
     JUNIT_FILE,
     MARKDOWN_FILE,
+    PAGE_FILE,
     RECORDS_FILE,
     SUMMARY_FILE,
     SUPPORT_FILE,
@@ -56,7 +57,7 @@ class Draft:
 def make_report(run_dir: Path, slo_text: str = "") -> Judgement:
     """Writes records.jsonl, summary.json, summary.md and junit.xml from what the run left behind;
     support.md and support.zip where a session or the run failed. ``slo_text``: SLOs to judge it by anew;
-    empty: the run's own.
+    empty: the run's own. report.html is made from these afterwards (:mod:`lk_users.report.page`).
 
     Made again, each has the same bytes. Raises Refused where there is no run or an SLO is none, RecordError
     where it cannot be read, OSError where it cannot be written.
@@ -98,6 +99,8 @@ def draft(run_dir: Path, slo_text: str = "") -> Draft:
 def write_report(found: Draft) -> None:
     """Raises RecordError, OSError."""
     run_dir, merged = found.run_dir, found.merged
+    # Whatever fails from here on, no page of an earlier report lies beside the figures of this one.
+    (run_dir / PAGE_FILE).unlink(missing_ok=True)
     summary = {**found.summary, "sinks": _sinks(merged.trailers, read_accounts(run_dir))}
     write_atomically(run_dir / RECORDS_FILE, "".join(record.to_json() + "\n" for record in merged.records))
     write_atomically(run_dir / SUMMARY_FILE, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
@@ -124,6 +127,8 @@ def ending(run_dir: Path) -> str:
     """The console text of a report that was made, with where to read on. Raises OSError."""
     summary = json.loads((run_dir / SUMMARY_FILE).read_text(encoding="utf-8"))
     text = f"{console.text(summary)}\n\nAll of it: {run_dir / MARKDOWN_FILE}"
+    if (run_dir / PAGE_FILE).exists():
+        text += f"\nWith charts: {run_dir / PAGE_FILE}"
     if summary["verdict"] != Verdict.VOID and (run_dir / BUNDLE_FILE).exists():
         text += f"\nFor LiveKit's support: {run_dir / BUNDLE_FILE}, and {SUPPORT_FILE} there to paste"
     return text

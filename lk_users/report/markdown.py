@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.outcome import Finding, fault_of
 from lk_users.report import agent_load, backend, limit_words, region_words, round_words, witness_words, words
-from lk_users.report.tables import cell, marks, phases, points, table
+from lk_users.report.tables import code, marks, phases, points, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lk_users.report.words import Summary
+
+# A CI job's page takes so much and no more: GitHub's 1 MiB.
+TWICE_SHOWN: Final = 50
 
 
 def text(summary: Summary) -> str:
@@ -19,15 +22,15 @@ def text(summary: Summary) -> str:
     parts = [
         f"# {words.headline(summary)}",
         points([*round_words.alone_lines(summary), *summary["void_reasons"]]),
-        _about(summary),
         table(
             ("SLO", "was", ""),
             (
-                (f"`{s['text']}`", words.slo_value(s), "met" if s["ok"] else f"**{words.slo_state(s)}**")
+                (code(s["text"]), words.slo_value(s), "met" if s["ok"] else f"**{words.slo_state(s)}**")
                 for s in summary["slo"]
             ),
         ),
         words.anew_line(summary),
+        _about(summary),
         _search(summary),
         "## What became of the sessions",
         words.session_line(summary),
@@ -87,7 +90,7 @@ def _about(summary: Summary) -> str:
         *((f"--{name}", value) for name, value in summary["settings"].items() if value),
         *summary["versions"].items(),
     ]
-    listed = table(("", ""), ((name, f"`{cell(value)}`") for name, value in rows if value))
+    listed = table(("", ""), ((name, code(value)) for name, value in rows if value))
     title = f"Run {summary['run_id']}, settings and versions"
     return f"<details><summary>{title}</summary>\n\n{listed}\n\n</details>"
 
@@ -110,7 +113,8 @@ def _outcomes(summary: Summary) -> str:
 
 
 def _twice(summary: Summary) -> str:
-    """Every agent that entered twice, with what its owner needs to find it."""
+    """Agents that entered twice, with what their owner needs to find them."""
+    sessions = summary["entered_twice"]
     rows = [
         (
             session["finding"],
@@ -122,14 +126,16 @@ def _twice(summary: Summary) -> str:
             words.duration(agent["gone_ms"]),
             agent["gone_reason"],
         )
-        for session in summary["entered_twice"]
+        for session in sessions[:TWICE_SHOWN]
         for agent in session["agents"]
     ]
     head = ("finding", "room", "job", "agent worker", "agent sid", "entered", "gone", "why")
     if not rows:
         return ""
     advice = [f"{line}\n\n" for line in words.twice_lines(summary)]
-    return f"### Agents that entered twice\n\n{''.join(advice)}{table(head, rows)}"
+    rest = len(sessions) - TWICE_SHOWN
+    more = f"\n\nSo in {words.plural(rest, 'more session')}: see summary.json." if rest > 0 else ""
+    return f"### Agents that entered twice\n\n{''.join(advice)}{table(head, rows)}{more}"
 
 
 def _agent_workers(summary: Summary) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.report import words
 
@@ -10,8 +11,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 
+_CODE: Final = re.compile(r"(`+[^`]+`+)")
+# What would begin a tag or an entity, or escape what follows.
+_MARKUP: Final = re.compile(r"<|&(?=#?\w+;)|\\(?=[!-/:-@\[-`{-~])")
+
+
 def points(sentences: Iterable[str]) -> str:
-    return "\n".join(f"- {' '.join(sentence.split())}" for sentence in sentences)
+    return "\n".join(f"- {plain(sentence)}" for sentence in sentences)
+
+
+def plain(text: str) -> str:
+    """In one line, and not taken for HTML; what is in backticks stays code."""
+    parts = _CODE.split(" ".join(text.split()))
+    parts[::2] = [_MARKUP.sub(r"\\\g<0>", part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def code(text: str) -> str:
+    """As code in one line, backticks in it and all; empty of nothing."""
+    text = " ".join(text.split())
+    if not text:
+        return ""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if text[0] == "`" or text[-1] == "`" else ""
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -24,7 +47,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def cell(text: str) -> str:
     """Safe inside a table: foreign texts may hold what would end the cell."""
-    return " ".join(text.split()).replace("|", "\\|") or "-"
+    return plain(text).replace("|", "\\|") or "-"
 
 
 def phases(found: Mapping[str, Any]) -> str:

@@ -156,13 +156,15 @@ def slo_value(slo: Mapping[str, Any]) -> str:
     where = f" in {slo['worst']}" if slo["worst"] else ""
     if slo["never"]:
         return f"never within {duration(value)}{where}"
+    about = f"{slo['bound']} " if slo["bound"] else ""
     if slo["unit"] == "count":
-        return f"{value:g}{where}"
+        return f"{about}{value:g}{where}"
     if slo["unit"] == "share":
-        return f"{100 * value:.6g} %{where}"
+        return f"{about}{100 * value:.6g} %{where}"
     part = slo["samples"] < slo["sessions"]
     had = f", over the {slo['samples']} of {slo['sessions']} sessions that have it" if part else ""
-    return f"{duration(value)}{where}{had}"
+    lacks = f", not known of {slo['unknown']} of {slo['samples']} sessions" if slo["unknown"] else ""
+    return f"{about}{duration(value)}{where}{lacks or had}"
 
 
 def slo_was(slo: Mapping[str, Any]) -> str:

@@ -10,7 +10,25 @@ from av.error import FFmpegError
 from lk_users.wire.loudness import LoudnessGate
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from lk_users.evidence import Onset
+
+
+class Decoder:
+    """Decodes the Opus payloads of one track."""
+
+    def __init__(self) -> None:
+        self._decoder = CodecContext.create("libopus", "r")
+
+    def frames(self, payload: bytes) -> list[tuple[npt.NDArray[np.generic], float]]:
+        """Samples and their length in seconds; nothing of what is not Opus."""
+        try:
+            frames = self._decoder.decode(Packet(payload))
+        except FFmpegError:
+            return []
+        return [(frame.to_ndarray(), frame.samples / frame.sample_rate) for frame in frames]
 
 
 class Ear:
@@ -19,16 +37,12 @@ class Ear:
     def __init__(self) -> None:
         self.gate = LoudnessGate()
         self.packets = 0
-        self._decoder = CodecContext.create("libopus", "r")
+        self._decoder = Decoder()
 
     def hear(self, payload: bytes, at_ns: int) -> Onset | None:
         """One payload that came at ``at_ns``, monotonic clock. The onset, once the track is audible."""
         self.packets += 1
-        try:
-            frames = self._decoder.decode(Packet(payload))
-        except FFmpegError:
-            return None
         onset = None
-        for frame in frames:
-            onset = self.gate.hear(frame.to_ndarray(), frame.samples / frame.sample_rate, at_ns) or onset
+        for samples, length_s in self._decoder.frames(payload):
+            onset = self.gate.hear(samples, length_s, at_ns) or onset
         return onset

@@ -175,14 +175,14 @@ def test_several_processes_say_it_once_and_end(
 def test_too_few_file_handles(start: Start) -> None:
     running = start("-u", "500", "-r", "500", "--agent-name", "welcome", max_handles=1024)
     (fault,) = faults(running.finish())
-    needed = "500 sessions in one process need 1756, the hard limit is 1024"
-    assert fault.startswith(f"lk-users: too few file handles: {needed}; raise it (ulimit -Hn 1756)")
+    needed = "500 sessions in one process need 1564, the hard limit is 1024"
+    assert fault.startswith(f"lk-users: too few file handles: {needed}; raise it (ulimit -Hn 1564)")
 
 
 def test_file_handles_are_counted_for_each_process(start: Start) -> None:
     options = ("-u", "500", "-r", "500", "--agent-name", "welcome", "--processes", "2")
-    (fault,) = faults(start(*options, max_handles=900).finish())
-    assert "too few file handles: 250 sessions in one process need 1006, the hard limit is 900" in fault
+    (fault,) = faults(start(*options, max_handles=800).finish())
+    assert "too few file handles: 250 sessions in one process need 814, the hard limit is 800" in fault
 
 
 def test_a_masters_port_that_is_taken_is_locusts_own_business(burst: Burst) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -199,6 +201,33 @@ def test_a_missed_slo_fails_the_run(burst: Burst) -> None:
         ("count(lost) == 0", True),
     ]
     assert "  MISSED  p95(first_audio) <= 1 ms   (was " in done.stdout
+
+
+def test_slos_by_batch_and_the_same_run_judged_anew(burst: Burst) -> None:
+    batches = ("--batch-size", "3", "--batch-delay", "0.5")
+    done = burst(6, "--processes", "2", *batches, "--slo", "max(welcomed) by batch <= 60s")
+    assert (done.code, done.outcomes) == (0, {"ok": 6}), done.stderr
+    assert sorted((record["ordinal"], record["batch"]) for record in done.records) == list(
+        zip(range(6), (1, 1, 1, 2, 2, 2), strict=True)
+    )
+    slowest = {batch: max(welcomed_ms(done, batch)) for batch in (1, 2)}
+    (result,) = done.summary["slo"]
+    assert result["value"] == pytest.approx(max(slowest.values()), abs=1e-6)
+    assert result["worst"] == f"batch={max(slowest, key=slowest.__getitem__)}"
+
+    for rule, code in (
+        ("p100(welcomed) in batch=2 <= 60s", 0),
+        ("p100(welcomed) in batch=2 <= 1ms", 10),
+        ("p100(welcomed) in batch=3 <= 60s", 11),
+        ("p100(welcomed) in batch=two <= 60s", 12),
+    ):
+        command = [sys.executable, "-m", "lk_users.cli", "report", str(done.run_dirs[0]), "--slo", rule]
+        again = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert again.returncode == code, again.stdout + again.stderr
+
+
+def welcomed_ms(done: Finished, batch: int) -> list[float]:
+    return [one["marks_ns"]["welcomed"] / 1e6 for one in done.records if one["batch"] == batch]
 
 
 def test_free_users_go_round_and_every_start_is_recorded(burst: Burst) -> None:

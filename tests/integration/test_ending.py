@@ -27,7 +27,7 @@ pytestmark = pytest.mark.real
 
 WAITING = ("--agent-name", "welcome", "--metadata", '{"lk": {"fault": "ignore"}}')
 SERVER_GONE = {"connection_lost", "connect_failed", "dispatch_failed"}
-REPORT_FILES = ("summary.json", "summary.md", "junit.xml", "records.jsonl")
+REPORT_FILES = ("summary.json", "summary.md", "junit.xml", "records.jsonl", "report.html")
 SUPPORT_FILES = ("support.md", "support.zip")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
-from conftest import free_port, open_rooms
-from token_endpoint import TokenEndpoint
+from conftest import ROOT, free_port, open_rooms
+from token_endpoint import OWN_PATH, PATH, TokenEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.real
 
+EXAMPLE_URL = "https://app.example.com/start"
 AUTHORIZATION = "Bearer app-key-hunter2"
 NO_KEY_LINE = "The server's clock phases (server_queue, accept_to_join) and what became of jobs are not known"
 
@@ -35,9 +37,14 @@ def without_key(stack: Stack, **more: str) -> dict[str, str]:
     }  # fmt: skip
 
 
+def backed(endpoint: TokenEndpoint) -> tuple[str, ...]:
+    """The burst alone: a request for each session of it, and no other."""
+    return ("--session-url", endpoint.url, "--baseline", "0")
+
+
 def test_200_sessions_without_a_key(burst: Burst, stack: Stack) -> None:
     with TokenEndpoint(stack.env()) as endpoint:
-        done = burst(200, "--session-url", endpoint.url, env=without_key(stack), timeout_s=150)
+        done = burst(200, *backed(endpoint), env=without_key(stack), timeout_s=150)
     assert (done.code, done.outcomes) == (0, {"ok": 200}), done.stdout + done.stderr
     assert len(done.records) == len(endpoint.requests) == 200
     error = done.summary["start_error_ms"]
@@ -68,7 +75,7 @@ def test_over_tls_to_a_server_that_only_the_answer_names(burst: Burst, stack: St
     authority.cert_pem.write_to_path(str(pem))
     with TokenEndpoint(stack.env(), tls=context, agent_name="welcome") as endpoint:
         env = {"SSL_CERT_FILE": str(pem)}
-        done = burst(50, "--session-url", endpoint.url, "--agent-name", "", env=env)
+        done = burst(50, *backed(endpoint), "--agent-name", "", env=env)
     assert (done.code, done.outcomes) == (0, {"ok": 50}), done.stdout + done.stderr
     error, found = done.summary["start_error_ms"], done.summary["backend"]
     print(f"start error of 50 over TLS: {error}; connected after T0: {found['connect_ms']}")
@@ -102,7 +109,7 @@ FAULTS = {
 def test_each_fault_of_the_backend_is_told_as_what_it_is(burst: Burst, stack: Stack) -> None:
     faults = {f"user-{number}": fault for number, fault in enumerate(FAULTS)}
     with TokenEndpoint(stack.env(), faults) as endpoint:
-        options = ("--session-url", endpoint.url, "--session-timeout", "8")
+        options = (*backed(endpoint), "--session-timeout", "8")
         done = burst(len(FAULTS), *options, env=without_key(stack))
     assert done.code == 10, done.stdout + done.stderr
     found = {}
@@ -119,7 +126,7 @@ def test_each_fault_of_the_backend_is_told_as_what_it_is(burst: Burst, stack: St
 
 def test_with_a_key_all_is_read_and_deleted_as_before(burst: Burst, stack: Stack) -> None:
     with TokenEndpoint(stack.env()) as endpoint:
-        done = burst(5, "--session-url", endpoint.url, env=stack.env())
+        done = burst(5, *backed(endpoint), env=stack.env())
     assert (done.code, done.outcomes) == (0, {"ok": 5}), done.stdout + done.stderr
     assert done.summary["phases"]["server_queue"]["n"] == done.summary["phases"]["accept_to_join"]["n"] == 5
     assert all(record["dispatch_id"] and record["job_id"] for record in done.records)
@@ -131,7 +138,7 @@ def test_with_a_key_all_is_read_and_deleted_as_before(burst: Burst, stack: Stack
 
 def test_no_agent_and_no_key_is_not_blamed_on_anybody_s_word(burst: Burst, stack: Stack) -> None:
     with TokenEndpoint(stack.env()) as endpoint:
-        options = ("--session-url", endpoint.url, "--session-timeout", "3")
+        options = (*backed(endpoint), "--session-timeout", "3")
         done = burst(2, *options, "--metadata", '{"lk": {"fault": "ignore"}}', env=without_key(stack))
     assert done.outcomes == {"never_assigned": 2}
     cause = "no agent came; whether a worker took a job is not known without an API key"
@@ -140,7 +147,7 @@ def test_no_agent_and_no_key_is_not_blamed_on_anybody_s_word(burst: Burst, stack
 
 def test_a_witness_and_two_processes(burst: Burst, stack: Stack) -> None:
     with TokenEndpoint(stack.env()) as endpoint:
-        options = ("--session-url", endpoint.url, "--witness", "2", "--processes", "2")
+        options = (*backed(endpoint), "--witness", "2", "--processes", "2")
         done = burst(4, *options, env=without_key(stack))
     assert (done.code, done.outcomes) == (0, {"ok": 4}), done.stdout + done.stderr
     assert {record["engine"] for record in done.records} == {"listen", "sdk"}
@@ -181,7 +188,20 @@ def test_credentials_of_the_locustfile(start: Start, stack: Stack, tmp_path: Pat
     own = {
         name.replace("LIVEKIT_API_", "OWN_").replace("LIVEKIT_", "OWN_"): v for name, v in stack.env().items()
     }
-    options = ["-f", str(path), "-u", "6", "-r", "6", "--release", release, "--agent-name", "welcome"]
+    options = [
+        "-f",
+        str(path),
+        "--baseline",
+        "0",
+        "-u",
+        "6",
+        "-r",
+        "6",
+        "--release",
+        release,
+        "--agent-name",
+        "welcome",
+    ]
     if release == "free":
         options += ["-t", "6", "--stop-timeout", "10"]
     done = start(*options, env=own).finish()
@@ -201,10 +221,23 @@ def test_credentials_of_the_locustfile(start: Start, stack: Stack, tmp_path: Pat
     assert done.summary["backend"]["asked"] == "credentials"
 
 
+def test_the_example_of_the_docs(start: Start, stack: Stack, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "own-backend.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    path = tmp_path / "own.py"
+    with TokenEndpoint(stack.env(), agent_name="welcome") as endpoint:
+        assert EXAMPLE_URL in example
+        path.write_text(example.replace(EXAMPLE_URL, endpoint.url.replace(PATH, OWN_PATH)))
+        options = ("-u", "3", "-r", "3", "--baseline", "0", "--agent-name", "welcome")
+        done = start("-f", str(path), *options, env={}).finish()
+        assert len(endpoint.requests) == 3
+    assert (done.code, done.outcomes) == (0, {"ok": 3}), done.stdout + done.stderr
+
+
 def test_free_users_of_a_token_endpoint(start: Start, stack: Stack) -> None:
     with TokenEndpoint(stack.env()) as endpoint:
         options = ("-u", "2", "-r", "2", "--release", "free", "--agent-name", "welcome", "-t", "5")
-        done = start(*options, "--session-url", endpoint.url, env=without_key(stack)).finish()
+        done = start(*options, *backed(endpoint), env=without_key(stack)).finish()
     assert done.outcomes["ok"] >= 2, done.stdout + done.stderr
 
 
@@ -227,14 +260,14 @@ def test_nothing_listens_there(burst: Burst, stack: Stack) -> None:
 def test_no_server_at_livekit_url_and_no_key(burst: Burst, stack: Stack) -> None:
     url = f"ws://127.0.0.1:{free_port()}"
     with TokenEndpoint(stack.env()) as endpoint:
-        (line,) = refused(burst(5, "--session-url", endpoint.url, env={"LIVEKIT_URL": url}))
+        (line,) = refused(burst(5, *backed(endpoint), env={"LIVEKIT_URL": url}))
         assert endpoint.requests == []
     assert line == f"lk-users: LIVEKIT_URL {url}: connection refused; is a LiveKit server listening there?"
 
 
 def test_a_check_sends_no_request(burst: Burst, stack: Stack) -> None:
     with TokenEndpoint(stack.env()) as endpoint:
-        done = burst(1, "--session-url", endpoint.url, env=without_key(stack))
+        done = burst(1, *backed(endpoint), env=without_key(stack))
         assert done.code == 0, done.stdout + done.stderr
         assert len(endpoint.requests) == 1
 

@@ -105,6 +105,7 @@ def assert_nothing_leaks(
             "run.json",
             "summary.json",
             "summary.md",
+            "report.html",
             "junit.xml",
             "support.md",
             "support.zip",
@@ -150,7 +151,7 @@ def test_a_backend_of_the_user_s_own_that_repeats_what_it_was_sent(
     keyless = {name: value for name, value in environ.items() if not name.startswith("LIVEKIT_API_")}
     with TokenEndpoint(stack.env(), faults) as endpoint:
         options = ("-u", "4", "-r", "4", "--session-timeout", "10", "--loglevel", "DEBUG")
-        backed = ("--session-url", endpoint.url, "--session-body", body)
+        backed = ("--session-url", endpoint.url, "--session-body", body, "--baseline", "0")
         done = start(*options, *backed, env=keyless).finish()
         assert {headers["Authorization"] for headers, _ in endpoint.requests} == {f"Bearer {BACKEND_KEY}"}
     assert done.outcomes == {"session_failed": 2, "connect_failed": 1, "ok": 1}, done.stdout + done.stderr

@@ -88,9 +88,14 @@ def end(ui: Ui) -> Finished:
         ({"user_count": "many"}, "users 'many': not a whole number"),
         ({"watch": "soon", "welcome": "smell"}, "--welcome smell: unknown item"),
         ({"watch": "soon", "welcome": "smell"}, "--watch soon: not a number"),
-        ({"slo": "nonsense"}, "--slo 'nonsense'"),
+        ({"slo": "nonsense"}, "--slo 'nonsense': character 1: unknown function nonsense()"),
+        (
+            {"slo": "count(lost) == 0;\n p95(agent_joind) <= 3s"},
+            "--slo 'p95(agent_joind) <= 3s': character 5: unknown name agent_joind; nearest: agent_joined",
+        ),
+        ({"slo": " "}, "--slo: empty, so nothing would say what a pass is"),
     ],
-    ids=["batch", "no user", "no number", "two: one", "two: other", "slo"],
+    ids=["batch", "no user", "no number", "two: one", "two: other", "slo", "one of two slos", "no slo"],
 )
 def test_a_start_that_cannot_be_says_why(ui: Ui, fields: dict[str, str], line: str) -> None:
     answer = ui.start(**fields)
@@ -104,7 +109,7 @@ def test_a_start_that_cannot_be_says_why(ui: Ui, fields: dict[str, str], line: s
 def test_bursts_one_after_another(ui: Ui) -> None:
     assert ui.start(batch_size="99")["success"] is False
     for number in (1, 2):
-        assert ui.start()["success"] is True
+        assert ui.start(slo="count(lost) == 0; max(welcomed) by region <= 60s")["success"] is True
         ui.wait_for_summaries(number)
         ui.wait_until_stopped()
         assert ui.requests("session") == 5
@@ -114,6 +119,7 @@ def test_bursts_one_after_another(ui: Ui) -> None:
     assert len(done.run_dirs) == 2
     assert done.outcomes == {"ok": 5}
     assert done.stdout.count("PASS: ") == 2
+    assert [slo["worst"] for slo in done.summary["slo"]] == ["", "region=local"]
 
 
 def test_a_burst_under_way_is_not_changed(ui: Ui) -> None:

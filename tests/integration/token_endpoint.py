@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SLOW_S = 30.0
 PATH = "/api/token"
+OWN_PATH = "/start"
 
 
 class TokenEndpoint:
@@ -59,6 +60,7 @@ class TokenEndpoint:
     async def _start(self) -> None:
         app = web.Application()
         app.router.add_post(PATH, self._answer)
+        app.router.add_post(OWN_PATH, self._answer_in_its_own_way)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls, backlog=1024)
@@ -98,6 +100,13 @@ class TokenEndpoint:
         status, body = answers[fault]
         text = body if isinstance(body, str) else json.dumps(body)
         return web.Response(status=status, text=text, content_type="application/json")
+
+    async def _answer_in_its_own_way(self, request: web.Request) -> web.Response:
+        """Not by the standard: as in the example of docs/own-backend.md."""
+        asked = await request.json()
+        self.requests.append((dict(request.headers), asked))
+        token = self.token({"room_name": asked["room"], "participant_identity": asked["user"]})
+        return web.json_response({"url": self._environ["LIVEKIT_URL"], "token": token})
 
     def token(self, asked: Mapping[str, Any], secret: str = "") -> str:
         """Its room is not the one that it was asked for: a backend names rooms as it likes."""

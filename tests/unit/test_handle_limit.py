@@ -31,29 +31,29 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> Limits:
 
 def test_a_worker_takes_what_it_can_get_since_its_share_is_not_known_yet(limits: Limits) -> None:
     asked = limits(1024, 20_000)
-    raise_handle_limit(1)
+    raise_handle_limit(1, 1)
     assert asked == [(20_000, 20_000)]
 
 
-@pytest.mark.parametrize(("sessions", "soft"), [(1, 10_240), (6000, 18_256)])
+@pytest.mark.parametrize(("sessions", "soft"), [(1, 10_240), (6000, 18_064)])
 def test_where_the_hard_limit_is_none(limits: Limits, sessions: int, soft: int) -> None:
     asked = limits(256, UNLIMITED)
-    raise_handle_limit(sessions)
+    raise_handle_limit(sessions, 1)
     assert asked == [(soft, UNLIMITED)]
 
 
 @pytest.mark.parametrize("soft", [20_000, UNLIMITED])
 def test_what_is_enough_stays(limits: Limits, soft: int) -> None:
     asked = limits(soft, soft)
-    raise_handle_limit(600)
+    raise_handle_limit(600, 1)
     assert asked == []
 
 
 def test_a_hard_limit_that_is_too_low_refuses(limits: Limits) -> None:
-    asked = limits(1024, 2055)
+    asked = limits(1024, 1863)
     with pytest.raises(Refused) as refused:
-        raise_handle_limit(600)
+        raise_handle_limit(600, 1)
     assert refused.value.faults[0].startswith(
-        "too few file handles: 600 sessions in one process need 2056, the hard limit is 2055"
+        "too few file handles: 600 sessions in one process need 1864, the hard limit is 1863"
     )
     assert asked == []

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from livekit import api
 
+from lk_users.cachedir import cache_root
 from lk_users.errors import Refused, StackError
 from lk_users.local import cache, process, server
 from lk_users.local.golang import Program, cached_or_built
@@ -117,11 +118,11 @@ def test_relative_name_becomes_absolute(
 def test_cache_root(bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache.cache_root() == tmp_path / "cache"
+    assert cache_root() == tmp_path / "cache"
     monkeypatch.delenv("LK_CACHE_DIR")
-    assert cache.cache_root() == tmp_path / "xdg" / "lk-users"
+    assert cache_root() == tmp_path / "xdg" / "lk-users"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.cache_root() == tmp_path / "home" / ".cache" / "lk-users"
+    assert cache_root() == tmp_path / "home" / ".cache" / "lk-users"
 
 
 def test_version_of(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import virtual as v
@@ -150,7 +150,9 @@ def play(
 
 
 def backed(
-    answer: Sequence[Step] = ((0.02, v.session_created("lobby")),), after_join: Steps = good, **options: str
+    answer: Sequence[Step] = ((0.02, v.session_created("lobby")),),
+    after_join: Steps = good,
+    **options: Any,
 ) -> Played:
     """One session that the user's own backend starts."""
     return play(after_join, after_open=answer, session_url="https://app.example.com/token", **options)
@@ -789,3 +791,29 @@ def test_whatever_comes_in_whatever_order_there_is_one_record() -> None:
         assert Record.from_json(record.to_json()) == record, f"seed {seed}"
     # The seeds reach far into the tree.
     assert len(outcomes) >= 12
+
+
+def test_whatever_comes_of_a_backend_in_whatever_order_there_is_one_record() -> None:
+    outcomes = set()
+    for seed in range(200):
+        rng = random.Random(seed)
+        refused = v.session_failed(HttpError(rng.choice((429, 503))))
+        answers: list[Step] = [
+            (rng.expovariate(1), rng.choice((v.session_created(), v.session_created("own"), refused)))
+        ]
+        played = backed(
+            answers[: rng.randrange(5)],
+            partial(chaos, rng),
+            cancel_at_s=rng.choice((None, None, rng.uniform(-2, 20))),
+            linger_s=0.5,
+            agent_name=rng.choice(("", v.AGENT_NAME)),
+            session_timeout="30",
+        )
+        assert len(played.decided) == 1, f"seed {seed}"
+        record = played.record
+        outcomes.add(record.outcome)
+        assert record.decided_ns <= 30 * NS_PER_S, f"seed {seed}"
+        assert record.welcomed or record.outcome is not Finding.OK, f"seed {seed}"
+        assert Mark.SESSION_CREATED not in record.marks_ns or record.room in ("lobby", "own"), f"seed {seed}"
+        assert Record.from_json(record.to_json()) == record, f"seed {seed}"
+    assert {Finding.SESSION_FAILED, Finding.RATE_LIMITED, Finding.OK, Finding.CANCELLED} <= outcomes

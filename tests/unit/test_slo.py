@@ -7,8 +7,10 @@ from builders import never_assigned, queued_session, record, settings, welcomed
 
 from lk_users import slo
 from lk_users.outcome import OUTCOMES, Finding, fault_of
+from lk_users.record import Phase
 
 if TYPE_CHECKING:
+    from lk_users.record import Record
     from lk_users.slo import SloResult
 
 
@@ -264,3 +266,87 @@ def test_what_can_only_be_void_is_known_before_the_start(
     found = slo.unmeasurable(slo.parse(text), settings(600, **options))
     assert [line.partition("': ")[2][: len(fault)] for line in found] == ([fault] if fault else [])
     assert all(line.startswith(f"--slo '{text}': ") for line in found)
+
+
+QUEUE = {"created_at_ns": 1_000_000_000, "started_at_ns": 1_100_000_000}  # 100 ms
+
+
+def queued(ordinal: int, **changes: int) -> Record:
+    """An agent came to it; the server's stamps only if they are given."""
+    return record(ordinal, marks_ns={"agent_seen": 400_000_000}, **changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "ok", "missing", "bound"),
+    [
+        # 18 waited 100 ms; of 2, whose agents came too, it is not known.
+        ("p90(server_queue) <= 100 ms", 100, True, "", ""),
+        ("p50(server_queue) < 100 ms", 100, False, "", ""),
+        ("p95(server_queue) <= 100 ms", None, False, "server_queue is not known of 2 of 20 sessions", ""),
+        ("p95(server_queue) <= 50 ms", 100, False, "", "at least"),
+        ("max(server_queue) <= 9 s", None, False, "server_queue is not known of 2 of 20 sessions", ""),
+        ("p5(server_queue) >= 100 ms", None, False, "server_queue is not known of 2 of 20 sessions", ""),
+        ("p15(server_queue) >= 100 ms", 100, True, "", ""),
+        ("p50(server_queue) == 100 ms", 100, True, "", ""),
+        ("p95(server_queue) == 200 ms", None, False, "server_queue is not known of 2 of 20 sessions", ""),
+        ("p95(server_queue) == 50 ms", 100, False, "", "at least"),
+    ],
+)
+def test_a_phase_that_is_not_known_of_some_is_the_least_and_the_most_that_it_can_be(
+    text: str, value: float | None, ok: bool, missing: str, bound: str
+) -> None:
+    records = [*(queued(n, **QUEUE) for n in range(18)), queued(18), queued(19), record(20)]
+    result = result_of(text, records)
+    assert (result.value, result.ok, result.missing) == (value, ok, missing)
+    if not missing:
+        assert (result.samples, result.sessions, result.unknown, result.bound) == (20, 21, 2, bound)
+
+
+def test_every_phase_has_marks_by_which_it_is_over() -> None:
+    assert set(slo.ENDS) == set(Phase)
+
+
+def test_a_phase_that_is_known_of_none_is_missing() -> None:
+    assert result_of("p50(server_queue) <= 9 s", [queued(0)]).missing == "no session has server_queue"
+
+
+LEFT = ", whose users had their welcome and did not wait for it (--welcome, --watch)"
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "ok", "missing"),
+    [
+        ("p95(first_text) <= 5 s", None, False, f"first_text is not known of 10 of 10 sessions{LEFT}"),
+        ("p95(first_text) <= 200 ms", 250, False, ""),
+        ("rate(first_text) >= 99 %", None, False, f"first_text is not known of 10 of 10 sessions{LEFT}"),
+        ("count(first_text) <= 10", 10, True, ""),
+        ("count(first_text) == 5", None, False, f"first_text is not known of 10 of 10 sessions{LEFT}"),
+        ("count(first_text) == 11", 0, False, ""),
+        ("count(welcomed) == 10", 10, True, ""),
+    ],
+)
+def test_what_a_welcomed_user_did_not_wait_for_is_not_known(
+    text: str, value: float | None, ok: bool, missing: str
+) -> None:
+    result = result_of(text, [welcomed(n, 250) for n in range(10)])
+    assert (result.value, result.ok, result.missing) == (value, ok, missing)
+
+
+def test_what_a_lost_user_did_not_get_never_came() -> None:
+    result = result_of("rate(first_text) >= 99 %", [never_assigned(0)])
+    assert (result.value, result.ok) == (0, False)
+
+
+def test_an_agent_that_was_seen_has_joined_before() -> None:
+    records = [record(0, marks_ns={"agent_seen": 400_000_000})]
+    assert value_of("count(agent_joined) == 1", records) == (1, True)
+    assert value_of("p50(agent_joined) <= 400 ms", records) == (400, True)
+    assert result_of("p50(agent_joined) <= 399 ms", records).missing.startswith(
+        "agent_joined is not known of 1"
+    )
+
+
+def test_a_mark_after_the_deadline_is_no_later_than_never() -> None:
+    late = record(0, marks_ns={"agent_joined": 121_000_000_000})
+    assert result_of("max(agent_joined) <= 200 s", [late, record(1)]).never
+    assert value_of("p50(agent_joined) <= 121 s", [late, record(1)]) == (121_000, True)

@@ -204,9 +204,10 @@ def test_what_is_too_long_is_refused_at_once() -> None:
     (fault,) = faults_of("p95(" + "9" * 10_000_000)
     assert fault.endswith("character 201: too long: 10000004 characters; at most 200 are taken")
     assert len(fault) < 300
-    (fault,) = faults_of("count(lost) == 0;" * 100_000)
+    many = [f"count(lost) == {number};" for number in range(100_000)]
+    (fault,) = faults_of("".join(many))
     assert fault == "--slo: 100000 of them; at most 100 are taken"
-    assert len(slo_grammar.parse("count(lost) == 0;" * 100)) == 100
+    assert len(slo_grammar.parse("".join(many[:100]))) == 100
     assert time.perf_counter() - started_s < 5
 
 

@@ -350,7 +350,7 @@ def test_markdown_sets_regions_side_by_side() -> None:
 def test_junit_says_how_an_outcome_is_spread() -> None:
     root = ET.fromstring(junit.text(three()))
     (case,) = root.findall(".//testcase[@name='media_failed']")
-    assert (case.findtext("system-out") or "").endswith("By region: ap 20 of 40, eu 0 of 40, us 0 of 40.")
+    assert (case.findtext("failure") or "").endswith("By region: ap 20 of 40, eu 0 of 40, us 0 of 40.")
     alone = ET.fromstring(junit.text(summary_of(failing("ap", 0, 2, 2), judgement=FAILED)))
     assert "By region" not in ET.tostring(alone, encoding="unicode")
 

@@ -4,6 +4,7 @@ import json
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+import junitparser
 import pytest
 from builders import never_assigned, record, welcomed, write_run
 
@@ -125,3 +126,78 @@ def test_made_again_it_has_the_same_bytes(tmp_path: Path) -> None:
     make_report(tmp_path)
     assert (tmp_path / "junit.xml").read_bytes() == before
     assert json.loads((tmp_path / "summary.json").read_text())["exit_code"] == 10
+
+
+# Element → (elements in it, its attributes, those it must have): junit-10.xsd of Jenkins' xunit plugin,
+# as far as we write it. It is the strictest of those that are in use.
+RESULT = (set(), {"message", "type"}, set())
+SCHEMA = {
+    "testsuites": ({"testsuite"}, {"name", "time", "tests", "failures", "errors"}, set()),
+    "testsuite": (
+        {"properties", "testcase", "system-out", "system-err"},
+        {"name", "tests", "failures", "errors", "skipped", "time", "timestamp", "hostname", "id", "package"},
+        {"name", "tests", "failures", "errors"},
+    ),
+    "properties": ({"property"}, set(), set()),
+    "property": (set(), {"name", "value"}, {"name", "value"}),
+    "testcase": (
+        {"skipped", "error", "failure", "system-out", "system-err"},
+        {"name", "classname", "time"},
+        {"name"},
+    ),
+    "skipped": RESULT,
+    "error": RESULT,
+    "failure": RESULT,
+    "system-out": (set(), set(), set()),
+}
+
+RUNS = pytest.mark.parametrize(
+    ("records", "options", "result"),
+    [
+        ([welcomed(0)], {}, (0, 0, 0)),
+        ([welcomed(0), never_assigned(1)], {}, (2, 0, 0)),
+        ([welcomed(0), record(1, findings={"cancelled": ""})], {}, (0, 2, 2)),
+        ([welcomed(0)], {"slo": "max(speak) by region < 1 s; count(lost) == 0"}, (0, 2, 1)),
+    ],
+    ids=["pass", "missed", "void", "no data"],
+)
+
+
+@RUNS
+def test_it_has_the_form_that_readers_expect(
+    tmp_path: Path, records: list[Record], options: dict[str, str], result: tuple[int, int, int]
+) -> None:
+    suite(tmp_path, records, **options)
+    for element in ET.parse(tmp_path / "junit.xml").iter():
+        inner, attributes, required = SCHEMA[element.tag]
+        assert {child.tag for child in element} <= inner
+        assert required <= set(element.attrib) <= attributes
+
+
+@RUNS
+def test_a_reader_of_others_counts_the_same(
+    tmp_path: Path, records: list[Record], options: dict[str, str], result: tuple[int, int, int]
+) -> None:
+    suite(tmp_path, records, **options)
+    (read,) = junitparser.JUnitXml.fromfile(str(tmp_path / "junit.xml"))
+    assert (read.failures, read.errors, read.skipped) == result
+    kinds = [type(item).__name__ for case in read for item in case.result]
+    assert tuple(kinds.count(kind) for kind in ("Failure", "Error", "Skipped")) == result
+    assert all(item.text == item.message for case in read for item in case.result if case.is_failure)
+    # GitLab takes only the first of cases that have one name.
+    names = [(case.classname, case.name) for case in read]
+    assert len(set(names)) == len(names)
+
+
+def test_an_slo_without_data_is_an_error(tmp_path: Path) -> None:
+    found = suite(tmp_path, [welcomed(0)], slo="max(speak) < 1 s; count(lost) == 0")
+    assert cases(found)[:3] == [
+        ("run", "the run is valid", "error", "no data for max(speak) < 1 s: no session has speak"),
+        ("slo", "max(speak) < 1 s", "error", "no data: no session has speak"),
+        ("slo", "count(lost) == 0", "skipped", "the run is void; was 0"),
+    ]
+
+
+def test_an_slo_that_is_said_twice_is_one_case(tmp_path: Path) -> None:
+    found = suite(tmp_path, [welcomed(0)], slo="count(lost) == 0; count(lost)  == 0")
+    assert [name for group, name, _, _ in cases(found) if group == "slo"] == ["count(lost) == 0"]

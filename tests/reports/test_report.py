@@ -306,7 +306,7 @@ def test_a_burst_of_600_from_disk(tmp_path: Path) -> None:
     assert summary["findings"] == {"never_assigned": 12, "ok": 588, "ghost_dispatch": 588}
     assert summary["groups"] == {"lost": 12, "duplicate": 0, "ours": 0, "open": 0, "theirs": 12}
     over = {"samples": 600, "sessions": 600}
-    counted = {"unit": "count", "worst": "", "never": False, "missing": "", **over}
+    counted = {"unit": "count", "worst": "", "never": False, "missing": "", "unknown": 0, "bound": "", **over}
     assert summary["slo"] == [
         {"text": "count(lost) == 0", "value": 12, "ok": False, **counted},
         {"text": "count(duplicate) == 0", "value": 0, "ok": True, **counted},
@@ -653,6 +653,11 @@ def test_console_names_slos_without_data_first_then_those_missed() -> None:
     [
         (SloResult("", 599 / 600, ok=True, unit="share"), "99.8333 %"),
         (SloResult("", 12, ok=True, unit="count", worst="batch=3"), "12 in batch=3"),
+        (
+            SloResult("", 1250.0, ok=True, unit="ms", samples=20, sessions=600, unknown=2, bound="at most"),
+            "at most 1.25 s, not known of 2 of 20 sessions",
+        ),
+        (SloResult("", 0.5, ok=True, unit="share", bound="at least"), "at least 50 %"),
         (
             SloResult("", 1250.0, ok=True, unit="ms", samples=14, sessions=600),
             "1.25 s, over the 14 of 600 sessions that have it",

@@ -21,7 +21,7 @@ def test_report_prints_the_ending_and_exits_with_the_verdict(
     assert main(["report", str(tmp_path)]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("PASS: every SLO was met (exit code 0)\n")
-    assert out.endswith(f"All of it: {tmp_path / 'summary.md'}\n")
+    assert out.endswith(f"All of it: {tmp_path / 'summary.md'}\nWith charts: {tmp_path / 'report.html'}\n")
     assert err == ""
 
 

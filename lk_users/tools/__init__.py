@@ -1,0 +1,1 @@
+"""What is done before a run: look at an agent, at the target, at this machine."""
