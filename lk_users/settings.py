@@ -262,6 +262,10 @@ class Settings:
             max_clock_uncertainty_ms=read.number("max-clock-uncertainty"),
             options={option.name: read.shown(option.name) for option in RUN_OPTIONS},
         )
+        if users is not None and witness > (smallest := min(settings.scale.ladder_sizes, default=witness)):
+            faults.append(
+                f"--witness {witness}: larger than the smallest burst of {smallest} (--ladder-sizes)"
+            )
         if settings.region_users and settings.release == "free":
             faults.append("--region-users: for bursts only; with --release free Locust places users")
         if faults:

@@ -128,6 +128,14 @@ def test_an_slo_that_is_none_leaves_the_run_as_it_was(
         (["report"], ["RUN_DIR"]),
         (["report", "a", "b"], ["b"]),
         (["report", "no-such-folder"], ["no-such-folder", "run.json"]),
+        (
+            ["stack", "--jobs-per-s", "-1", "--", "true"],
+            ["--jobs-per-s -1: must be at least 0, for example 10"],
+        ),
+        (
+            ["stack", "--jobs-per-s", "nan", "--", "true"],
+            ["--jobs-per-s nan: must be at least 0, for example 10"],
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_12(

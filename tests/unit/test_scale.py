@@ -44,6 +44,7 @@ def test_given() -> None:
 def test_a_worker_does_not_know_how_many_users_there_are() -> None:
     options = {"agent_name": "front-desk", "course": "ladder", "ladder_sizes": "5,2000"}
     assert Settings.from_options(options, None).scale.ladder_sizes == (5, 2000)
+    assert Settings.from_options({**options, "ladder_sizes": "auto", "witness": "5"}, None).witness == 5
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,7 @@ def test_a_worker_does_not_know_how_many_users_there_are() -> None:
         ({"batch_sizes": "5"}, f"--batch-sizes 5: is for --course batches, {LADDER}"),
         ({"batch_delays": "5"}, f"--batch-delays 5: is for --course batches, {LADDER}"),
         ({"bursts": "2"}, "--bursts 2: --course ladder decides itself what comes next; use --repeats"),
+        ({"witness": "11"}, "--witness 11: larger than the smallest burst of 10 (--ladder-sizes)"),
         ({"release": "free"}, "--release free: --course ladder is made of bursts; use barrier"),
         ({**BATCHES, "batch_delays": "1,-1"}, f"--batch-delays 1,-1: {DELAYS}"),
         ({**BATCHES, "batch_delays": "inf"}, f"--batch-delays inf: {DELAYS}"),
