@@ -86,8 +86,9 @@ class Session:
         self.decided_ns: int | None = None
         self._intended_wall_ns = 0
         self._fired_ns = 0
-        self._join_written_ns = 0
-        self._dispatch_written_ns = 0
+        # Before the write: the server may stamp what it reads while our call has not returned yet.
+        self._join_began_ns = 0
+        self._dispatch_began_ns = 0
         self._created: tuple[int, int, int] | None = None
         self._node: str | None = None
         self._marks: dict[str, int] = {}
@@ -131,9 +132,17 @@ class Session:
         if self._settings.order == "session-first":
             self._fired_ns = self.engine.open()
         elif self._settings.order == "dispatch-first":
-            self._fired_ns = self._dispatch_written_ns = self.engine.dispatch()
+            self._fired_ns = self._write_dispatch()
         else:
-            self._fired_ns = self._join_written_ns = self.engine.join()
+            self._fired_ns = self._write_join()
+
+    def _write_dispatch(self) -> int:
+        self._dispatch_began_ns = self._clock.monotonic_ns()
+        return self.engine.dispatch()
+
+    def _write_join(self) -> int:
+        self._join_began_ns = self._clock.monotonic_ns()
+        return self.engine.join()
 
     def fired(self, loop: asyncio.AbstractEventLoop) -> None:
         """The rest of the start, once every session of the batch has fired."""
@@ -170,7 +179,7 @@ class Session:
         if not self._take(Event.SESSION_CREATED):
             return
         self._mark(Mark.SESSION_CREATED)
-        self._join_written_ns = self.engine.join()
+        self._write_join()
         self._take(Event.JOIN_WRITTEN)
 
     def session_failed(self, error: WireError) -> None:
@@ -184,11 +193,11 @@ class Session:
         self._room_sid = room_sid
         now_ns = self._clock.monotonic_ns()
         if view is not None and view.created_at_ns:
-            self._created = (self._dispatch_written_ns, view.created_at_ns, now_ns)
+            self._created = (self._dispatch_began_ns, view.created_at_ns, now_ns)
             self._place_created()
         self._mark(Mark.DISPATCHED, now_ns)
         if self._settings.order == "dispatch-first":
-            self._join_written_ns = self.engine.join()
+            self._write_join()
             self._take(Event.JOIN_WRITTEN)
 
     def dispatch_failed(self, error: WireError) -> None:
@@ -214,11 +223,11 @@ class Session:
             self._facts["server"] = server
         if own.joined_at_ms:
             joined_ns = own.joined_at_ms * NS_PER_MS
-            self._server_clock.add(server, self._join_written_ns, joined_ns, now_ns, resolution_ns=NS_PER_MS)
+            self._server_clock.add(server, self._join_began_ns, joined_ns, now_ns, resolution_ns=NS_PER_MS)
         self._place_created()
         self._mark(Mark.CONNECTED, now_ns)
         if self._settings.order == "join-first" and self._settings.dispatch == "api":
-            self._dispatch_written_ns = self.engine.dispatch()
+            self._write_dispatch()
             self._take(Event.DISPATCH_WRITTEN)
         for other in others:
             self.participant(other, at_ns)

@@ -2,8 +2,9 @@
 
 The record keeps the server's clock at the intended start, as brackets of many sessions place it, and how
 far off that can be. A stamp so placed has its order among the marks: a dispatch is stored after its request
-left and before it was answered, an agent has joined before its user saw it. Where that does not hold by
+was due and before it was answered, an agent has joined before its user saw it. Where that does not hold by
 more than the uncertainty, the clocks of server nodes differ, or something is wrong with this program.
+``fired`` is no bound: it is set when the write has returned, and the server may have read it long before.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ def contradictions(record: Record) -> list[str] | None:
     # Who asks within the join, or after it, is answered by other marks than who asks first.
     asked_first = record.dispatch in ("api", "room") and record.order == "dispatch-first"
     answered = Mark.CONNECTED if record.dispatch == "token" else Mark.DISPATCHED
-    asked_ns = marks.get(Mark.FIRED if asked_first or record.dispatch == "token" else Mark.CONNECTED)
+    asked_ns = 0 if asked_first or record.dispatch == "token" else marks.get(Mark.CONNECTED)
     answered_ns = marks.get(answered)
     pairs = [
-        ("the request left", asked_ns, "its dispatch was stored", created_ns, slack_ns),
+        ("the request was due", asked_ns, "its dispatch was stored", created_ns, slack_ns),
         ("its dispatch was stored", created_ns, "that was answered", answered_ns, slack_ns),
-        ("the request left", asked_ns, "the agent joined", joined_ns, slack_ns + NS_PER_MS),
+        ("the request was due", asked_ns, "the agent joined", joined_ns, slack_ns + NS_PER_MS),
         ("the agent joined", joined_ns, "it was seen", marks.get(Mark.AGENT_SEEN), slack_ns),
     ]
     if record.dispatch in ("none", "backend"):

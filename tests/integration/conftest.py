@@ -21,6 +21,7 @@ from influxdb_client import InfluxDBClient
 from lk_users.local import influxd as influxd_module
 from lk_users.local.influxd import Influxd
 from lk_users.local.stack import Stack
+from lk_users.report.page.write import library
 from lk_users.settings import Target
 from lk_users.wire.api import Api, Keys
 
@@ -60,6 +61,11 @@ def open_rooms(stack: Stack, names: list[str]) -> tuple[str, ...]:
             await api.close()
 
     return asyncio.run(ask())
+
+
+def without_library(content: bytes) -> bytes:
+    """A page without the library of its charts: that brings a token of its own, of no server's session."""
+    return content.replace(library().encode(), b"")
 
 
 def flux(database: Influxd, query: str) -> list[dict[str, Any]]:

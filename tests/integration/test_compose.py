@@ -131,7 +131,7 @@ def test_the_image_is_nobody_s_small_and_knows_no_secret(dock: Docker) -> None:
     facts = json.loads(docker("image", "inspect", IMAGE))[0]
     assert facts["Config"]["User"] == f"{USER}:{USER}"
     assert facts["Config"].get("Volumes") is None
-    assert facts["Size"] < 480_000_000
+    assert facts["Size"] < 500_000_000
     shown = docker("history", "--no-trunc", IMAGE) + json.dumps(facts)
     for secret in (MARKER, "LIVEKIT_API", "index-url", "PIP_"):
         assert secret not in shown
@@ -148,9 +148,9 @@ def test_a_headless_burst_over_three_regions(dock: Docker, runs: Path) -> None:
         said = done.stdout + done.stderr
         assert done.returncode == 0, said
         assert "PASS: every SLO was met" in said
-        # The database outlives the run, and has each of its sessions.
+        # The database outlives the run, and has each of its sessions: the burst's, and the one before it.
         project.must("start", "influxdb")
-        assert sessions_in_the_database(project) == 300
+        assert sessions_in_the_database(project) == 301
     (run,) = runs.iterdir()
     records, summary = lines(run / "records.jsonl"), json.loads((run / "summary.json").read_text())
     assert (summary["verdict"], summary["exit_code"]) == ("PASS", 0)

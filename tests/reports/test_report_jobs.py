@@ -54,7 +54,7 @@ def stamped(ordinal: int = 0, **changes: Any) -> Record:
     "agreeing",
     [
         {},
-        {"created_at_ns": on_server(3)},
+        {"created_at_ns": on_server(-1.9)},
         {"created_at_ns": on_server(22)},
         {"joined_at_ns": on_server(232)},
         {"started_at_ns": on_server(201)},
@@ -73,8 +73,8 @@ def test_stamps_that_agree_within_the_uncertainty(agreeing: dict[str, Any]) -> N
     ("wrong", "line"),
     [
         (
-            {"created_at_ns": on_server(2.9)},
-            "the request left at 5.00 ms, its dispatch was stored at 2.90 ms (2.00 ms uncertain)",
+            {"created_at_ns": on_server(-2.1)},
+            "the request was due at 0.00 ms, its dispatch was stored at -2.10 ms (2.00 ms uncertain)",
         ),
         (
             {"created_at_ns": on_server(22.1)},
@@ -92,7 +92,7 @@ def test_stamps_that_agree_within_the_uncertainty(agreeing: dict[str, Any]) -> N
         ),
         (
             {"order": "join-first", "created_at_ns": on_server(36), "marks": {Mark.DISPATCHED: 60}},
-            "the request left at 40.00 ms, its dispatch was stored at 36.00 ms (2.00 ms uncertain)",
+            "the request was due at 40.00 ms, its dispatch was stored at 36.00 ms (2.00 ms uncertain)",
         ),
     ],
 )

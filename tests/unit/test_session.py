@@ -117,6 +117,7 @@ def play(
     linger_s: float = 5.0,
     server_clock: ServerClock | None = None,
     after_open: Sequence[Step] = (),
+    write_us: int = 0,
     **options: str,
 ) -> Played:
     """One session from two seconds before T0 to some seconds after its deadline, whatever it does."""
@@ -130,6 +131,7 @@ def play(
                 clock, listener, after_dispatch, after_join(clock), fault, after_open
             )
             played.engine.facts = {**(facts or {})}
+            played.engine.write_us = write_us
             return played.engine
 
         item = planned(RUN_ID, 1, 0, chosen, "eu")
@@ -396,6 +398,20 @@ def test_a_session_is_placed_by_the_clock_of_its_own_node() -> None:
     record = play(server_clock=ahead).record
     assert abs(record.marks_ns["agent_joined"] - 500 * NS_PER_MS) <= record.joined_uncertainty_ns
     assert record.joined_uncertainty_ns <= 25 * NS_PER_MS
+    assert contradictions(record) == []
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_the_server_stamps_before_our_write_has_returned_is_no_contradiction(order: str) -> None:
+    """A kernel that delivers at once, and takes the processor away from who wrote."""
+    # The first request takes effect after 1 ms and is answered after 32, the second follows then.
+    stored_s, entered_s = (0.001, 0.033) if order == "dispatch-first" else (0.033, 0.001)
+    answered = ((0.032, v.dispatched(DispatchView("AD_1", v.AGENT_NAME, v.wall_ms(stored_s) * NS_PER_MS))),)
+    joined = (0.032, v.connected(joined_at_ms=v.wall_ms(entered_s)))
+    record = play(lambda _: (joined, *CAME), answered, order=order, write_us=30_000).record
+    assert record.marks_ns["fired"] == 30 * NS_PER_MS
+    placed_ms = (record.evidence["intended_server_ns"] - v.wall_ms(0) * NS_PER_MS) / NS_PER_MS
+    assert abs(placed_ms) <= record.evidence["server_clock_uncertainty_ms"]
     assert contradictions(record) == []
 
 

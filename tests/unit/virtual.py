@@ -113,6 +113,8 @@ class FakeEngine:
         self.calls: list[str] = []
         self.facts: dict[str, Any] = {}
         self.sound: Recording | None = None
+        self.write_us = 0
+        """So long a write takes to return; what follows is counted from its begin."""
         self.more_wanted: list[bool] = []
         """What the session said to each sound that was heard."""
 
@@ -146,6 +148,7 @@ class FakeEngine:
         self.calls.append(call)
         for delay_s, happen in steps:
             asyncio.get_running_loop().call_later(delay_s, happen, self._listener)
+        self._clock.now_us += self.write_us
         return self._clock.monotonic_ns()
 
 
