@@ -36,7 +36,7 @@ from slow_proxy import SlowProxy  # noqa: E402
 from lk_users.local.influxd import Influxd, find_or_build  # noqa: E402
 from lk_users.replay import replay as replay_run  # noqa: E402
 from lk_users.report.make import make_report  # noqa: E402
-from lk_users.settings import Influx  # noqa: E402
+from lk_users.settings.process import Influx  # noqa: E402
 from lk_users.sinks.influx import Database  # noqa: E402
 from lk_users.sinks.lines import line  # noqa: E402
 from lk_users.sinks.outbox import Outbox, Spool  # noqa: E402

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lk_users.version import VERSION as __version__  # noqa: N811
 
 if TYPE_CHECKING:
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
     from lk_users.user import AgentUser
 
 __all__ = ["AgentUser", "Settings", "__version__"]
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> object:
 
         return AgentUser
     if name == "Settings":
-        from lk_users.settings import Settings
+        from lk_users.settings.run import Settings
 
         return Settings
     raise AttributeError(f"module 'lk_users' has no attribute {name!r}")

@@ -57,3 +57,28 @@ class Address:
         """Is it LiveKit Cloud?"""
         # A name may end in the dot of the root.
         return self.host.rstrip(".").lower().endswith(CLOUD_SUFFIX)
+
+
+def http_url_fault(url: str, like: str) -> str:
+    """Why ``url`` is not the address of an HTTP endpoint; empty if it is. ``like``: one that would do."""
+    example = f"for example {like}"
+    try:
+        parts = urlsplit(url)
+        named = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and " " not in url
+        )
+    except ValueError:
+        named = False  # no such port, or a bracket that never closes
+    if not named:
+        return f"must be http:// or https://, a host and a port, {example}"
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        return f"must be without user, password and query, {example}"
+    return ""
+
+
+def safely_shown(url: str) -> str:
+    """A URL that cannot be read, as it may be shown: without what may be user info or query."""
+    head = re.split(r"[?#]", url, maxsplit=1)[0]
+    if "@" in url[len(head) :]:
+        return "…"  # where its password ends is anybody's guess
+    return re.sub(r"^(.*//)?.*@", r"\1", head)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from lk_users.course import Course
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
 
 # A Locust message can be late by a second where a greenlet holds the hub.
 T0_AHEAD_NS = NS_PER_S

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lk_users.course import RoundResult
     from lk_users.record import Record
     from lk_users.search import Asking, Probe
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
 
 # Without a plan the delay grows by this; with one it shrinks by it, as long as that saves time.
 STRIDE: Final = 1.5

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lk_users.plan import PlannedSession, Share
     from lk_users.record import Record
     from lk_users.session import SessionObserver
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
     from lk_users.wire.api import Api
     from lk_users.wire.recording import Recording
 

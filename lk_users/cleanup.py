@@ -12,7 +12,7 @@ from lk_users.wire.api import Api, Keys
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lk_users.settings import Target
+    from lk_users.settings.target import Target
 
 # So many names fit into one request.
 NAMES_A_REQUEST = 200

@@ -23,17 +23,10 @@ from lk_users.machine import Identity, Machine
 from lk_users.outcome import ExitCode
 from lk_users.report.gather import gather
 from lk_users.report.make import ending, make_report
-from lk_users.settings import (
-    CLOUD_API_BUDGET_PER_MINUTE,
-    INFLUX_OPTIONS,
-    PROCESS_OPTIONS,
-    RUN_OPTIONS,
-    Influx,
-    Option,
-    Settings,
-    Target,
-    session_headers,
-)
+from lk_users.settings.options import INFLUX_OPTIONS, PROCESS_OPTIONS, RUN_OPTIONS, Option
+from lk_users.settings.process import Influx, session_headers
+from lk_users.settings.run import CLOUD_API_BUDGET_PER_MINUTE, Settings
+from lk_users.settings.target import Target
 from lk_users.sinks.outbox import SPOOL_DIR
 from lk_users.tools import probing
 from lk_users.tools.timeline import points

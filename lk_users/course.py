@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lk_users.record import Record
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
 
 # Between the starts of a baseline's sessions: an agent that is asked for alone is there by then.
 BASELINE_GAP_S: Final = 2.0

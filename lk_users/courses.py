@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lk_users.course import Course
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
 
-# By the values of --course (lk_users.settings.COURSES).
+# By the values of --course (lk_users.settings.options.COURSES).
 MAKERS: Final[Mapping[str, Callable[[Settings], Course]]] = MappingProxyType(
     {"bursts": BurstCourse, "ladder": LadderCourse, "batches": BatchCourse}
 )

@@ -17,7 +17,7 @@ from lk_users.record import build
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
 
 LAG_INTERVAL_NS = 10 * NS_PER_MS
 # An hour of samples; older ones are of bursts long decided.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lk_users.clock import Clock
-    from lk_users.settings import Influx
+    from lk_users.settings.process import Influx
     from lk_users.sinks.influx import Answer
     from lk_users.sinks.points import Point
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from lk_users.course import RoundResult
     from lk_users.search import Asking, Probe
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
 
 # The gap between pass and fail at which a climb ends, as a part of the size that passed.
 RESOLUTION: Final = 0.05

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lk_users.course import Round, RoundResult
-    from lk_users.settings import ProcessSettings, Settings, Target
+    from lk_users.settings.process import ProcessSettings
+    from lk_users.settings.run import Settings
+    from lk_users.settings.target import Target
     from lk_users.verdict import Judgement
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ WITNESS = "sdk"
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
 
 
 @dataclass(frozen=True)

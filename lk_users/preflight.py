@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lk_users import sizing, slo
 from lk_users.errors import HttpError, Refused, WireError
-from lk_users.settings import ProcessSettings, Settings, Target
+from lk_users.settings.process import ProcessSettings
+from lk_users.settings.run import Settings
+from lk_users.settings.target import Target
 from lk_users.wire.api import Api, Keys
 from lk_users.wire.armed import Endpoint, knock
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from lk_users.address import Address
     from lk_users.runtime import Runtime
-    from lk_users.settings import Influx
+    from lk_users.settings.process import Influx
 
 logger = logging.getLogger(__name__)
 _T = TypeVar("_T")

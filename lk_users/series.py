@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from lk_users.record import Record
     from lk_users.report.folder import BurstInfo, RunInfo
     from lk_users.report.make import Draft
-    from lk_users.settings import Influx, Settings
+    from lk_users.settings.process import Influx
+    from lk_users.settings.run import Settings
     from lk_users.sinks.points import Value
 
 LIVE_S: Final = 1.0

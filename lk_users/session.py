@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from lk_users.evidence import DispatchView, Onset, ParticipantView, ServerView
     from lk_users.plan import PlannedSession
     from lk_users.record import Record
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
     from lk_users.wire.text_stream import DataPiece, TextPiece
 
 # A stall shorter than this disturbs no figure that anyone would act on.

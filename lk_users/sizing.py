@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from lk_users.barrier import REQUESTS_A_SESSION
-from lk_users.settings import CLOUD_API_BUDGET_PER_MINUTE
+from lk_users.settings.run import CLOUD_API_BUDGET_PER_MINUTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

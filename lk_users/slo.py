@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from lk_users.record import Record
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
     from lk_users.slo_grammar import Rule
 
     Compare = Callable[[Fraction, Fraction], bool]

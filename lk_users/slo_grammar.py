@@ -41,7 +41,7 @@ from lk_users.errors import Refused
 from lk_users.outcome import ORDER
 from lk_users.plan import WITNESS
 from lk_users.record import Mark, Phase
-from lk_users.settings import ENGINES
+from lk_users.settings.options import ENGINES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

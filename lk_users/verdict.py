@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lk_users.health import Trailer
     from lk_users.record import Record
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
     from lk_users.slo import SloResult
 
 _OURS_MEANS: Final[Mapping[Finding, str]] = MappingProxyType(

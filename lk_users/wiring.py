@@ -29,7 +29,7 @@ from lk_users.master_link import MASTER_GONE_S
 from lk_users.outcome import ExitCode
 from lk_users.placement import Placement, Places
 from lk_users.runtime import Runtime
-from lk_users.settings import PROCESS_OPTIONS, RUN_OPTIONS, Option
+from lk_users.settings.options import PROCESS_OPTIONS, RUN_OPTIONS, Option
 from lk_users.sinks.locust_stats import LocustStats
 from lk_users.version import VERSION
 from lk_users.worker import WorkerSide
@@ -37,7 +37,9 @@ from lk_users.worker import WorkerSide
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lk_users.settings import ProcessSettings, Settings, Target
+    from lk_users.settings.process import ProcessSettings
+    from lk_users.settings.run import Settings
+    from lk_users.settings.target import Target
 
 logger = logging.getLogger(__name__)
 

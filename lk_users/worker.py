@@ -61,7 +61,9 @@ if TYPE_CHECKING:
     from lk_users.record import Record
     from lk_users.runtime import Runtime
     from lk_users.session import Session
-    from lk_users.settings import ProcessSettings, Settings, Target
+    from lk_users.settings.process import ProcessSettings
+    from lk_users.settings.run import Settings
+    from lk_users.settings.target import Target
     from lk_users.sinks.locust_stats import LocustStats
     from lk_users.wire.api import Api
     from lk_users.wire.recording import Recording

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lk_users.engines.listen import Surroundings
     from lk_users.engines.port import EngineListener
     from lk_users.plan import PlannedSession
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
 
 
 class Dispatching:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from lk_users.engines.sdk_pool import SdkPool
     from lk_users.errors import BackendError
     from lk_users.plan import PlannedSession
-    from lk_users.settings import Settings, Target
+    from lk_users.settings.run import Settings
+    from lk_users.settings.target import Target
     from lk_users.wire.armed import Endpoint
     from lk_users.wire.backend import Backend, Ticket
 

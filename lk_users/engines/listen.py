@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lk_users.errors import BackendError
     from lk_users.evidence import ParticipantView
     from lk_users.plan import PlannedSession
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
     from lk_users.wire.armed import Endpoint
     from lk_users.wire.backend import Backend, Ticket
     from lk_users.wire.microphone import Microphones

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lk_users.errors import WireError
     from lk_users.evidence import DispatchView, Onset, ParticipantView
     from lk_users.outcome import Finding
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
     from lk_users.wire.text_stream import DataPiece, TextPiece
 
 # A connection that works is up within a second; aioice gives up on one that does not after some 5 s more.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lk_users.engines.sdk_pool import SdkPool, Seat
     from lk_users.errors import BackendError
     from lk_users.plan import PlannedSession
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
     from lk_users.wire.backend import Ticket
 
 BUILD_S: Final = 10.0

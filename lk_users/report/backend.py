@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lk_users.record import Record
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
 
 SERVERS_SHOWN: Final = 3
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lk_users.record import Mark
 from lk_users.report import agent_load, backend, limit_words, region_words, round_words, witness_words, words
-from lk_users.settings import WELCOME_ITEMS
+from lk_users.settings.options import WELCOME_ITEMS
 from lk_users.welcome import mark_of
 
 if TYPE_CHECKING:

@@ -34,7 +34,8 @@ from lk_users.health import Trailer
 from lk_users.outcome import Finding
 from lk_users.plan import Share, planned, unrecorded
 from lk_users.record import Record, build
-from lk_users.settings import TEMPLATE_OPTIONS, Settings
+from lk_users.settings.options import TEMPLATE_OPTIONS
+from lk_users.settings.run import Settings
 from lk_users.sinks.jsonl import DECIDED, RECORD, SHARE, TRAILER, WORKERS_DIR
 from lk_users.sinks.outbox import SINK
 

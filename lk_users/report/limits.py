@@ -15,7 +15,7 @@ from lk_users.ladder import Ladder, LadderCourse
 from lk_users.record import Mark
 from lk_users.report import limit_words
 from lk_users.report.figures import in_ms, mark_figures
-from lk_users.scale import SEARCHES
+from lk_users.settings.scale import SEARCHES
 from lk_users.verdict import void_reasons
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lk_users.record import Record
     from lk_users.report.folder import Merged
     from lk_users.search import Probe, Tried
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
 
 Found: TypeAlias = "Ladder | BatchSearch | None"
 

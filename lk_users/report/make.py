@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lk_users.health import Trailer
     from lk_users.record import Record
     from lk_users.report.folder import Merged
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
 
 
 @dataclass(frozen=True)

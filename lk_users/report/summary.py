@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from lk_users.health import Lag, Trailer
     from lk_users.record import Record
     from lk_users.report.folder import BurstInfo, Merged, RunInfo
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
     from lk_users.verdict import Judgement
 
 SCHEMA: Final = 1

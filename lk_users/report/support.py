@@ -20,7 +20,7 @@ from lk_users.report.cases import failures, slowest
 from lk_users.report.folder import BUNDLE_FILE, RECORDS_FILE, RUN_FILE
 from lk_users.report.summary import iso
 from lk_users.report.tables import marks, phases, points, table
-from lk_users.settings import RUN_OPTIONS
+from lk_users.settings.options import RUN_OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

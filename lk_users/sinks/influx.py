@@ -16,7 +16,7 @@ from urllib3 import exceptions as http
 from lk_users.masking import masked
 
 if TYPE_CHECKING:
-    from lk_users.settings import Influx
+    from lk_users.settings.process import Influx
 
 CONNECT_MS: Final = 5_000
 ANSWER_MS: Final = 30_000

@@ -21,7 +21,7 @@ import psutil
 from lk_users.capacity import BY_GENERATOR, Capacity
 from lk_users.clock import NS_PER_S, SystemClock
 from lk_users.report.summary import iso
-from lk_users.settings import Settings
+from lk_users.settings.run import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from lk_users import sizing
-from lk_users.settings import CLOUD_API_BUDGET_PER_MINUTE
+from lk_users.settings.run import CLOUD_API_BUDGET_PER_MINUTE
 from lk_users.sizing import CLOUD_API_LIMIT_PER_MINUTE
 from lk_users.tools.timeline import LINE_CHARS
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from lk_users.capacity import Known
     from lk_users.machine import ClockState, Machine
-    from lk_users.settings import Settings, Target
+    from lk_users.settings.run import Settings
+    from lk_users.settings.target import Target
     from lk_users.wire.reach import Reached
 
 # A server takes tokens of a machine that is up to a minute off (go-jose's leeway).

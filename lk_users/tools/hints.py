@@ -10,7 +10,7 @@ from lk_users.outcome import Finding
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
 
 _MEDIA: Final = (
     "UDP has to get from here to the server's media ports (50000-60000, or its rtc.udp_port); where it "

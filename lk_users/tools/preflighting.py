@@ -22,7 +22,9 @@ from lk_users.engines.sdk_pool import SdkPool
 from lk_users.errors import EngineCrashed, HttpError, Refused, WireError
 from lk_users.machine import ClockState, Identity, Machine
 from lk_users.record import Mark
-from lk_users.settings import ProcessSettings, Settings, Target
+from lk_users.settings.process import ProcessSettings
+from lk_users.settings.run import Settings
+from lk_users.settings.target import Target
 from lk_users.tools import probe
 from lk_users.tools.checks import (
     Check,
@@ -44,7 +46,7 @@ from lk_users.wire.seams import quiet_logs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lk_users.settings import Influx
+    from lk_users.settings.process import Influx
 
 PROBE_WAIT_S: Final = 30.0
 PROBE_FOR_S: Final = 8.0

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from lk_users.engines.port import Engine, EngineListener
     from lk_users.evidence import DispatchView, Observation, Onset, ParticipantView
     from lk_users.plan import PlannedSession
-    from lk_users.settings import Settings, Target
+    from lk_users.settings.run import Settings
+    from lk_users.settings.target import Target
     from lk_users.tools.proposal import Proposal
     from lk_users.tools.speech import Utterance
     from lk_users.wire.api import Api

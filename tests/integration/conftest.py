@@ -22,7 +22,7 @@ from lk_users.local import influxd as influxd_module
 from lk_users.local.influxd import Influxd
 from lk_users.local.stack import Stack
 from lk_users.report.page.write import library
-from lk_users.settings import Target
+from lk_users.settings.target import Target
 from lk_users.wire.api import Api, Keys
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from conftest import open_rooms
 from livekit import api as livekit_api
 
 from lk_users.local.stack import Stack
-from lk_users.settings import Target
+from lk_users.settings.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable

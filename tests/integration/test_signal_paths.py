@@ -15,7 +15,8 @@ from lk_users.course import Role, Round
 from lk_users.engines.listen import ListenEngine, Surroundings
 from lk_users.health import LagMeter
 from lk_users.plan import Share
-from lk_users.settings import Settings, Target
+from lk_users.settings.run import Settings
+from lk_users.settings.target import Target
 from lk_users.wire import seams
 from lk_users.wire.api import Api, Keys
 from lk_users.wire.armed import Endpoint

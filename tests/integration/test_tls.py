@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 import trustme
 
-from lk_users.settings import Target
+from lk_users.settings.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ from moving_api import SECOND_WORKER, MovingApi
 from lk_users.agents_seen import REPLACED
 from lk_users.record import Phase, Record
 from lk_users.report.clocks import contradictions
-from lk_users.settings import Target
+from lk_users.settings.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable

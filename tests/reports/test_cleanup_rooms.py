@@ -11,7 +11,7 @@ from builders import record, welcomed, write_run
 from lk_users.cleanup import rooms_of
 from lk_users.errors import Refused
 from lk_users.report.folder import RUN_FILE
-from lk_users.settings import Target
+from lk_users.settings.target import Target
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from lk_users.health import Lag, Trailer
 from lk_users.plan import planned
 from lk_users.record import Mark, Record
 from lk_users.report.folder import BurstInfo, RunInfo, WorkerShare
-from lk_users.settings import Settings
+from lk_users.settings.run import Settings
 from lk_users.sinks.jsonl import Journal
 
 if TYPE_CHECKING:

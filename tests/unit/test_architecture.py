@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(lk_users.__file__).parent
 # Low to high; a module imports from its own layer (without a circle) and lower ones. A package is one name.
 LAYERS = (
-    "masking agent_name address outcome clock record settings scale errors version stats priority machine "
-    "cachedir",
+    "masking agent_name address outcome clock record settings errors version stats priority machine cachedir",
     "course plan steps barrier health slo slo_grammar evidence jobs classify welcome agent_worker sizing "
     "capacity",
     "search ladder batches courses",

@@ -10,7 +10,7 @@ from builders import settings
 
 from lk_users.capacity import Capacity, Known
 from lk_users.machine import ClockState, Machine
-from lk_users.settings import Target
+from lk_users.settings.target import Target
 from lk_users.tools.checks import (
     Check,
     Level,

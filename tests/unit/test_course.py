@@ -11,7 +11,7 @@ from lk_users.course import BASELINE_GAP_S, FREE, BurstCourse, Role, Round, Roun
 from lk_users.courses import MAKERS, course_of
 from lk_users.errors import RecordError
 from lk_users.plan import Share, apportion
-from lk_users.settings import COURSES
+from lk_users.settings.options import COURSES
 
 S = NS_PER_S
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lk_users.local.influxd import PROGRAM
 from lk_users.local.server import VERSION
-from lk_users.settings import RUN_OPTIONS
+from lk_users.settings.options import RUN_OPTIONS
 
 ROOT = Path(__file__).parent.parent.parent
 DOCKER = ROOT / "docker"

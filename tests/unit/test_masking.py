@@ -5,7 +5,9 @@ from livekit import api
 
 from lk_users.errors import ConnectionCut, HttpError
 from lk_users.masking import masked
-from lk_users.settings import NOT_SHOWN, TEMPLATE_OPTIONS, Settings
+from lk_users.settings.options import TEMPLATE_OPTIONS
+from lk_users.settings.reader import NOT_SHOWN
+from lk_users.settings.run import Settings
 from lk_users.wire.api import Keys, user_token
 
 KEY, SECRET = "APIxK93jdk2", "a-secret-of-at-least-thirty-two-bytes"

@@ -6,8 +6,8 @@ import pytest
 from builders import settings
 
 from lk_users.errors import Refused
-from lk_users.scale import Scale, batch_sizes, ladder_sizes
-from lk_users.settings import Settings
+from lk_users.settings.run import Settings
+from lk_users.settings.scale import Scale, batch_sizes, ladder_sizes
 
 SIZES = "must be whole numbers of at least 1, as 10,20,40, or auto"
 DELAYS = "must be seconds of at least 0, as 0.5,1,2, or auto"

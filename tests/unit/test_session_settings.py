@@ -12,7 +12,10 @@ from lk_users import preflight
 from lk_users.address import Address
 from lk_users.errors import Refused
 from lk_users.report.folder import RunInfo
-from lk_users.settings import PROCESS_OPTIONS, RUN_OPTIONS, ProcessSettings, Settings, Target
+from lk_users.settings.options import PROCESS_OPTIONS, RUN_OPTIONS
+from lk_users.settings.process import ProcessSettings
+from lk_users.settings.run import Settings
+from lk_users.settings.target import Target
 
 URL = "https://app.example.com/api/token"
 KEYS = {"LIVEKIT_API_KEY": "APIabcdefg", "LIVEKIT_API_SECRET": "very-secret-indeed"}

@@ -6,15 +6,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lk_users.errors import Refused
-from lk_users.settings import (
-    PROCESS_OPTIONS,
-    RUN_OPTIONS,
-    Influx,
-    ProcessSettings,
-    Settings,
-    Target,
-    Template,
-)
+from lk_users.settings.options import PROCESS_OPTIONS, RUN_OPTIONS
+from lk_users.settings.process import Influx, ProcessSettings
+from lk_users.settings.run import Settings
+from lk_users.settings.target import Target
+from lk_users.settings.template import Template
 
 if TYPE_CHECKING:
     from pathlib import Path

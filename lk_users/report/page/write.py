@@ -39,7 +39,7 @@ from lk_users.verdict import counted, of_role
 if TYPE_CHECKING:
     from lk_users.report.page.canvas import Chart
     from lk_users.report.words import Summary
-    from lk_users.settings import Settings
+    from lk_users.settings.run import Settings
 
 _ID: Final = re.compile(r"p\d+")
 _CODE: Final = re.compile(r"`([^`]+)`")
