@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from lk_users import slo
 from lk_users.clock import NS_PER_S
 from lk_users.course import Role, Round
 from lk_users.record import Mark
-from lk_users.search import CUT_SHORT, Search, Tried, play
+from lk_users.search import Search, SearchCourse, Tried
 from lk_users.stats import limit_ns, mark_samples_ns, percentile
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from lk_users.record import Record
     from lk_users.search import Asking, Probe
     from lk_users.settings.run import Settings
+    from lk_users.slo import Slo
 
 # Without a plan the delay grows by this; with one it shrinks by it, as long as that saves time.
 STRIDE: Final = 1.5
@@ -89,42 +89,26 @@ class BatchSearch:
         return max(self.of_plan(self.plan), key=all_in_ns)
 
 
-class BatchCourse:
+class BatchCourse(SearchCourse["_Trying"]):
     """The rounds of a search over batches."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises Refused for SLOs that can't be read."""
-        self._settings = settings
-        self._slos = slo.parse(settings.slo)
-
-    def next(self, done: Sequence[RoundResult]) -> Round | None:
-        return self._played(done)[1]
-
-    def void_reasons(self, done: Sequence[RoundResult]) -> Sequence[str]:
-        stopped = self.result(done).stopped
-        return (stopped,) if stopped else ()
-
-    def news(self, done: Sequence[RoundResult]) -> str:
-        return self._played(done)[0].news(done)
-
     def result(self, done: Sequence[RoundResult]) -> BatchSearch:
-        """Of a whole run, or of one that was cut short."""
-        trying, wanted = self._played(done)
+        trying, stopped = self._ended(done)
         return BatchSearch(
             users=self._settings.users,
             way="grid" if self._settings.scale.batch_delays_s else "search",
             repeats=self._settings.scale.repeats,
             cells=tuple(trying.tried),
             probes=tuple(trying.probes),
-            stopped=trying.stopped or CUT_SHORT * (wanted is not None),
+            stopped=stopped,
         )
 
-    def _played(self, done: Sequence[RoundResult]) -> tuple[_Trying, Round | None]:
-        return play(_Trying(self._settings, self._slos), done)
+    def _search(self) -> _Trying:
+        return _Trying(self._settings, self._slos)
 
 
 class _Trying(Search):
-    def __init__(self, settings: Settings, slos: Sequence[slo.Slo]) -> None:
+    def __init__(self, settings: Settings, slos: Sequence[Slo]) -> None:
         super().__init__(slos, settings.burst_interval_s)
         self._users = settings.users
         self._scale = settings.scale

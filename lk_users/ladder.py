@@ -14,9 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from lk_users import slo
 from lk_users.course import Role, Round
-from lk_users.search import CUT_SHORT, Search, Tried, play
+from lk_users.search import Search, SearchCourse, Tried
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from lk_users.course import RoundResult
     from lk_users.search import Asking, Probe
     from lk_users.settings.run import Settings
+    from lk_users.slo import Slo
 
 # The gap between pass and fail at which a climb ends, as a part of the size that passed.
 RESOLUTION: Final = 0.05
@@ -81,42 +81,26 @@ class Ladder:
         return [rung for rung in self.rungs if rung.round.users == limit and rung.ok][-1]
 
 
-class LadderCourse:
+class LadderCourse(SearchCourse["_Climbing"]):
     """The rounds of a ladder."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises Refused for SLOs that can't be read."""
-        self._settings = settings
-        self._slos = slo.parse(settings.slo)
-
-    def next(self, done: Sequence[RoundResult]) -> Round | None:
-        return self._played(done)[1]
-
-    def void_reasons(self, done: Sequence[RoundResult]) -> Sequence[str]:
-        stopped = self.result(done).stopped
-        return (stopped,) if stopped else ()
-
-    def news(self, done: Sequence[RoundResult]) -> str:
-        return self._played(done)[0].news(done)
-
     def result(self, done: Sequence[RoundResult]) -> Ladder:
-        """Of a whole run, or of one that was cut short."""
-        climbing, wanted = self._played(done)
+        climbing, stopped = self._ended(done)
         return Ladder(
             self._settings.scale.ladder_sizes,
             self._settings.scale.repeats,
             tuple(climbing.climbs),
             tuple(climbing.tried),
             tuple(climbing.probes),
-            climbing.stopped or CUT_SHORT * (wanted is not None),
+            stopped,
         )
 
-    def _played(self, done: Sequence[RoundResult]) -> tuple[_Climbing, Round | None]:
-        return play(_Climbing(self._settings, self._slos), done)
+    def _search(self) -> _Climbing:
+        return _Climbing(self._settings, self._slos)
 
 
 class _Climbing(Search):
-    def __init__(self, settings: Settings, slos: Sequence[slo.Slo]) -> None:
+    def __init__(self, settings: Settings, slos: Sequence[Slo]) -> None:
         super().__init__(slos, settings.burst_interval_s)
         self._settings = settings
         self.climbs: list[Climb] = []

@@ -10,8 +10,9 @@ probe. A server's queue and the workers' load can't be seen from outside everywh
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
+from lk_users import slo
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.course import Role, Round, RoundResult
 from lk_users.errors import SearchStopped
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from lk_users.record import Record
+    from lk_users.settings.run import Settings
     from lk_users.slo import Slo, SloResult
 
 # A probe that takes more than so many times the fastest one, and this much more, found a target at work.
@@ -28,7 +30,7 @@ IDLE_FACTOR: Final = 2
 IDLE_MARGIN_NS: Final = NS_PER_S // 2
 # A round of one session takes some 4 s, so this is about how many seconds / 4 a target gets to recover.
 PROBES: Final = 10
-CUT_SHORT: Final = "the run ended before its search did"
+_CUT_SHORT: Final = "the run ended before its search did"
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,11 @@ class Search:
         """One burst of an idle target."""
         yield from self._settle()
         result = yield from self._run(replace(wanted, rest_s=self._rest_s))
-        slo = tuple(one.evaluate(result.records) for one in self._slos)
-        for one in slo:
+        came_to = tuple(one.evaluate(result.records) for one in self._slos)
+        for one in came_to:
             if one.missing:
                 raise SearchStopped(f"{_words(result)}: no data for {one.text}: {one.missing}")
-        tried = Tried(result.number, wanted, repeat, result.records, slo)
+        tried = Tried(result.number, wanted, repeat, result.records, came_to)
         self.tried.append(tried)
         return tried
 
@@ -126,6 +128,37 @@ class Search:
         if result.void_reasons:
             raise SearchStopped(f"{_words(result)} was void: {result.void_reasons[0]}")
         return result
+
+
+class SearchCourse(Generic[_S]):
+    """The rounds of a search. Of a run that was cut short, too."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises Refused for SLOs that can't be read."""
+        self._settings = settings
+        self._slos = slo.parse(settings.slo)
+
+    def next(self, done: Sequence[RoundResult]) -> Round | None:
+        return self._played(done)[1]
+
+    def void_reasons(self, done: Sequence[RoundResult]) -> Sequence[str]:
+        _, stopped = self._ended(done)
+        return (stopped,) if stopped else ()
+
+    def news(self, done: Sequence[RoundResult]) -> str:
+        return self._played(done)[0].news(done)
+
+    def _search(self) -> _S:
+        """One that has tried nothing yet."""
+        raise NotImplementedError
+
+    def _ended(self, done: Sequence[RoundResult]) -> tuple[_S, str]:
+        """The search, and why it ended early: empty where it did not."""
+        search, wanted = self._played(done)
+        return search, search.stopped or _CUT_SHORT * (wanted is not None)
+
+    def _played(self, done: Sequence[RoundResult]) -> tuple[_S, Round | None]:
+        return play(self._search(), done)
 
 
 def how_words(of: Round) -> str:
