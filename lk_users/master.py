@@ -12,7 +12,8 @@ import gevent
 from gevent.event import Event
 
 from lk_users.agent_watch import AgentWatch
-from lk_users.barrier import Action, Announced, Kind, MasterBarrier, RunOver, Send, State
+from lk_users.barrier.master import Action, Announced, MasterBarrier, RunOver, Send, State
+from lk_users.barrier.messages import Kind
 from lk_users.clock import NS_PER_MS, NS_PER_S, SystemClock, WallWatch
 from lk_users.course import Role
 from lk_users.courses import course_of

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from lk_users.barrier import REQUESTS_A_SESSION
+from lk_users.barrier.master import REQUESTS_A_SESSION
 from lk_users.settings.run import CLOUD_API_BUDGET_PER_MINUTE
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from locust import events
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from lk_users import preflight
-from lk_users.barrier import TO_MASTER, TO_WORKER, Kind, refusal
+from lk_users.barrier.messages import TO_MASTER, TO_WORKER, Kind, refusal
 from lk_users.errors import Refused
 from lk_users.master import RunMaster
 from lk_users.master_link import MASTER_GONE_S

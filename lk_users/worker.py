@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
-from lk_users.barrier import (
+from lk_users.barrier.messages import Kind
+from lk_users.barrier.worker import (
     Again,
     Build,
     Cancel,
     Collect,
     Command,
     Finish,
-    Kind,
     Look,
     Release,
     WorkerBarrier,

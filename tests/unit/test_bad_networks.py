@@ -11,26 +11,15 @@ import pytest
 from builders import RUN_ID, settings
 from network import Channel, DriftingClock, World
 
-from lk_users.barrier import (
-    Again,
-    Announced,
-    Build,
-    Cancel,
-    Collect,
-    Finish,
-    Kind,
-    MasterBarrier,
-    Release,
-    RunOver,
-    WorkerBarrier,
-    WorkerStep,
-)
+from lk_users.barrier.master import Announced, MasterBarrier, RunOver
+from lk_users.barrier.messages import Kind
+from lk_users.barrier.worker import Again, Build, Cancel, Collect, Finish, Release, WorkerBarrier, WorkerStep
 from lk_users.clock import NS_PER_MS, NS_PER_S, OtherClock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lk_users.barrier import Action
+    from lk_users.barrier.master import Action
     from lk_users.plan import Share
 
 MS = NS_PER_MS

@@ -7,24 +7,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from builders import RUN_ID, burst_round, settings
 
-from lk_users.barrier import (
-    DECISION_GRACE_NS,
+from lk_users.barrier.master import DECISION_GRACE_NS, Announced, MasterBarrier, RunOver, Send, State
+from lk_users.barrier.messages import Kind, refusal
+from lk_users.barrier.worker import (
     Again,
-    Announced,
     Build,
     Cancel,
     Collect,
     Finish,
-    Kind,
     Look,
-    MasterBarrier,
     Release,
-    RunOver,
-    Send,
-    State,
     WorkerBarrier,
     WorkerStep,
-    refusal,
 )
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.course import BurstCourse, Role, Round, RoundResult
@@ -34,7 +28,7 @@ from lk_users.version import VERSION
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lk_users.barrier import Action
+    from lk_users.barrier.master import Action
 
 S = NS_PER_S
 NOW = 1_000 * S

@@ -1,30 +1,4 @@
-"""The barrier: one T0 a round for all workers, and every one's last word. Pure state machines.
-
-::
-
-    worker → master   hello · ping · parked · built · decided · records · trailer
-    master → worker   who · refused · pong · share · t0 · ack · look · collect · cancel · finish
-
-A worker says hello when it connects, and again when the master asks who is there: before it places users.
-The master gathers parked users, hands out shares, waits until they are built, and announces T0 as a point
-on its own monotonic clock, far enough ahead that a late message does not matter. When every session is
-decided, and only then, it lets the workers ask the API and clean up (``collect``). Each step has a
-deadline; whoever misses it is lost, which voids the run but never holds it up.
-
-So it goes round by round, as the run's course says (:mod:`lk_users.course`). A round that is smaller than
-what is parked takes a part of each worker's users; a worker that has none of it is told nothing.
-
-With ``--watch``, once nobody waits for a welcome any more, the workers ask the API a first time (``look``):
-of a job that moves on to another worker later, only that look knows the first one.
-
-``--release free`` has no T0: a worker gets an empty share of burst 0 with its first user, its users start
-when Locust spawns them, and only the end of the run is common.
-
-Messages are plain dictionaries that name run and burst, so that a late or repeated one is known as such.
-One can be lost where a connection is made anew. So the master says ``share``, ``t0`` and ``collect`` again
-to whoever has not reacted, and a worker that did answers again (``built``, ``decided``, ``trailer``).
-Nothing here knows Locust, sockets or real time: calls take ``now_ns`` and return what to do.
-"""
+"""The master's side: gathers users, announces T0, waits for every last word. Pure state machine."""
 
 from __future__ import annotations
 
@@ -32,10 +6,10 @@ import enum
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from lk_users.barrier.messages import Kind
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.course import FREE, BurstCourse, Role, Round, RoundResult
 from lk_users.plan import Share, apportion, shares
-from lk_users.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,44 +27,6 @@ DECISION_GRACE_NS = 15 * NS_PER_S
 # Whoever has not reacted is told again; of T0 quickly, until it is known to have come.
 REPEAT_NS = 2 * NS_PER_S
 REPEAT_T0_NS = NS_PER_S // 5
-
-
-class Kind(enum.StrEnum):
-    """The messages; Locust names them as they are here."""
-
-    HELLO = "lk_hello"
-    PING = "lk_ping"
-    PARKED = "lk_parked"
-    BUILT = "lk_built"
-    DECIDED = "lk_decided"
-    RECORDS = "lk_records"
-    TRAILER = "lk_trailer"
-
-    WHO = "lk_who"
-    REFUSED = "lk_refused"
-    PONG = "lk_pong"
-    SHARE = "lk_share"
-    T0 = "lk_t0"
-    ACK = "lk_ack"
-    LOOK = "lk_look"
-    COLLECT = "lk_collect"
-    CANCEL = "lk_cancel"
-    FINISH = "lk_finish"
-
-
-TO_MASTER = (Kind.HELLO, Kind.PING, Kind.PARKED, Kind.BUILT, Kind.DECIDED, Kind.RECORDS, Kind.TRAILER)
-TO_WORKER = (
-    Kind.WHO, Kind.REFUSED, Kind.PONG, Kind.SHARE, Kind.T0, Kind.ACK, Kind.LOOK, Kind.COLLECT, Kind.CANCEL,
-    Kind.FINISH,
-)  # fmt: skip
-
-
-def refusal(worker: str, hello: Mapping[str, Any]) -> str:
-    """Why a worker that says hello can't take part; empty where it can."""
-    version = hello.get("version")
-    if version == VERSION:
-        return ""
-    return f"worker {worker} runs lk-users {version}, the master {VERSION}: use one version"
 
 
 class State(enum.StrEnum):
@@ -546,120 +482,3 @@ def _share_message(worker: str, share: Share) -> Send:
 
 def _a_round(of: Round) -> str:
     return f"a {of.role} of {'1 user' if of.users == 1 else f'{of.users} users'}"
-
-
-class WorkerStep(enum.StrEnum):
-    """Where a worker stands in its burst."""
-
-    IDLE = "idle"
-    BUILDING = "building"
-    ARMED = "armed"
-    RUNNING = "running"
-    COLLECTING = "collecting"
-
-
-@dataclass(frozen=True)
-class Build:
-    """To do: build the share's sessions."""
-
-    share: Share
-
-
-@dataclass(frozen=True)
-class Release:
-    """To do: release them at T0, given on the master's monotonic clock and as wall time for display."""
-
-    t0_ns: int
-    t0_wall_ns: int
-
-
-@dataclass(frozen=True)
-class Look:
-    """To do: ask the API a first time; nobody waits for a welcome any more."""
-
-
-@dataclass(frozen=True)
-class Collect:
-    """To do: ask the API, clean up, send records and trailer. ``cause``: first end every open session."""
-
-    cause: str = ""
-
-
-@dataclass(frozen=True)
-class Again:
-    """To do: say once more what was said before; the master seems not to have it."""
-
-    kind: Kind
-
-
-@dataclass(frozen=True)
-class Cancel:
-    """To do: end every open session."""
-
-    cause: str
-
-
-@dataclass(frozen=True)
-class Finish:
-    """To do: nothing more comes in this run."""
-
-
-Command = Build | Release | Look | Collect | Again | Cancel | Finish
-
-
-@dataclass
-class WorkerBarrier:
-    """A worker's side. Late, repeated and foreign messages change nothing."""
-
-    step: WorkerStep = WorkerStep.IDLE
-    run_id: str = ""
-    burst: int = 0
-
-    def receive(self, kind: str, data: Mapping[str, Any]) -> Command | None:
-        """What a message of the master asks for; None where it asks for nothing (any more)."""
-        if kind == Kind.SHARE:
-            return self._share(data)
-        if data.get("run") != self.run_id:
-            return None
-        if kind == Kind.CANCEL:
-            return self._cancel(str(data["cause"]))
-        if kind == Kind.FINISH:
-            self.step = WorkerStep.IDLE
-            return Finish()
-        if data.get("burst") != self.burst:
-            return None
-        if kind == Kind.T0 and self.step is WorkerStep.ARMED:
-            self.step = WorkerStep.RUNNING
-            return Release(int(data["t0_ns"]), int(data["t0_wall_ns"]))
-        if kind == Kind.T0 and self.step is WorkerStep.RUNNING:
-            return Again(Kind.DECIDED)
-        if kind == Kind.LOOK and self.step is WorkerStep.RUNNING:
-            return Look()
-        if kind == Kind.COLLECT and self.step in (WorkerStep.BUILDING, WorkerStep.ARMED, WorkerStep.RUNNING):
-            self.step = WorkerStep.COLLECTING
-            return Collect(str(data.get("cause", "")))
-        if kind == Kind.COLLECT and self.step is WorkerStep.COLLECTING:
-            return Again(Kind.TRAILER)
-        return None
-
-    def built(self) -> None:
-        """The share is ready for T0."""
-        if self.step is WorkerStep.BUILDING:
-            self.step = WorkerStep.ARMED
-
-    def _share(self, data: Mapping[str, Any]) -> Command | None:
-        run_id, burst = str(data["run"]), int(data["burst"])
-        if (run_id, burst, self.step) == (self.run_id, self.burst, WorkerStep.ARMED):
-            return Again(Kind.BUILT)
-        repeated = run_id == self.run_id and burst <= self.burst
-        foreign = run_id != self.run_id and self.step is not WorkerStep.IDLE
-        if repeated or foreign:
-            return None
-        self.step, self.run_id, self.burst = WorkerStep.BUILDING, run_id, burst
-        of = Round.from_dict(data["round"])
-        return Build(Share(run_id, burst, int(data["first"]), int(data["count"]), of))
-
-    def _cancel(self, cause: str) -> Command | None:
-        if self.step in (WorkerStep.BUILDING, WorkerStep.ARMED, WorkerStep.RUNNING):
-            return Cancel(cause)
-        return None
