@@ -11,7 +11,7 @@ takes all jobs, with pairs two seconds apart, since each job is a process that s
 Ends with 1 where outcomes differ, or where a median is further off than it may be: the agent's join by 60 ms,
 its first audible frame by 150 ms once the SDK's own receive delay is taken off. In pairs the frame counts
 from T0. Where all come at once it counts from the agent's join, among users who were there before it: what a
-user who comes later waits for is no matter of hearing (README, "The witness").
+user who comes later waits for is no matter of hearing (docs/witness.md).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 What decides is the second around T0: requests leave on time, and marks are true, as long as each process has
 a core to itself then. So users a process are bounded by what was measured, and halved, since a cloud's vCPU
-is often half a core. Each constant has its source: a row of README's Figures (``bench/burst.py``), or
+is often half a core. Each constant has its source: a row of docs/figures.md (``bench/burst.py``), or
 ``bench/held.py``, which measured 100 users.
 """
 
@@ -46,7 +46,7 @@ MASTER_USER_MB: Final = 0.1
 PROCESS_HANDLES: Final = 64
 USER_CONNECTIONS: Final = 2
 PLANNED_ADDRESSES: Final = 4
-# The official SDK: at most so many in a process of their own, 70-140 ms of CPU each (README, The witness).
+# The official SDK: at most so many in a process of their own, 70-140 ms of CPU each (docs/witness.md).
 WITNESSES_A_PROCESS: Final = 25
 WITNESS_CPU_MS: Final = 140.0
 WITNESS_PROCESS_MB: Final = 150
