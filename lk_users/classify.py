@@ -24,6 +24,9 @@ UNCLEAR_STATUS = 500
 ON_PURPOSE = "client_initiated"
 # What a server gives as the reason where a participant's peer connection did not come up.
 NO_MEDIA_REASONS: Final = ("connection_timeout", "join_failure")
+# A server whose node has not answered a join for so long asks it once more under the same identity
+# (livekit-server, pkg/service/rtcservice.go: 3 s, then 6 and 9; signal_relay.connect_attempts).
+SERVER_ASKS_AGAIN_NS: Final = 3 * NS_PER_S
 
 
 def classify(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
@@ -35,6 +38,7 @@ def classify(seen: Observation, view: ServerView | None) -> dict[Finding, str]:
         found[seen.failure[0]] = seen.failure[1]
         found.update(_unclear(seen, view))
         found.update(_never_up(seen))
+        found.update(_replaced(seen))
     elif not seen.cancelled and Mark.WELCOMED not in seen.marks_ns:
         found.update(_unanswered(seen))
     if not found:
@@ -78,6 +82,29 @@ def _never_up(seen: Observation) -> dict[Finding, str]:
         cause = f"the peer connection never came up; the server then sent the user away: {reason}"
         return {Finding.MEDIA_FAILED: cause}
     return {}
+
+
+def _replaced(seen: Observation) -> dict[Finding, str]:
+    """Who put a user out that was the only one of its identity?"""
+    assert seen.failure is not None
+    connected_ns = seen.marks_ns.get(Mark.CONNECTED)
+    if seen.failure != (Finding.USER_DROPPED, "duplicate_identity") or connected_ns is None:
+        return {}
+    if seen.rearmed:
+        why = "a request of ours went out again after its connection was cut"
+    else:
+        before = (Mark.FIRED, Mark.SESSION_CREATED, Mark.DISPATCHED)
+        asked_ns = max(
+            (at for mark in before if (at := seen.marks_ns.get(mark, 0)) <= connected_ns), default=0
+        )
+        waited_ns = connected_ns - asked_ns
+        if waited_ns < SERVER_ASKS_AGAIN_NS:
+            return {}
+        why = (
+            f"its join was answered after {waited_ns / NS_PER_S:.2f} s, and a server that waits longer than "
+            f"{SERVER_ASKS_AGAIN_NS // NS_PER_S} s for its own node lets the user join a second time"
+        )
+    return {Finding.USER_DROPPED: f"duplicate_identity: {why}"}
 
 
 def _unanswered(seen: Observation) -> dict[Finding, str]:

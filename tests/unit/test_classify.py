@@ -231,6 +231,41 @@ TABLE: list[tuple[str, dict[str, Any], ServerView | None, dict[Finding, str]]] =
         listed(job()),
         {Finding.USER_DROPPED: "connection_timeout"},
     ),
+    (
+        "put out by the second of two joins that a slow server made of one",
+        {
+            "failure": (Finding.USER_DROPPED, "duplicate_identity"),
+            "marks_ns": marks(fired=0, dispatched=0.5, connected=3.75),
+        },
+        listed(job()),
+        {
+            Finding.USER_DROPPED: "duplicate_identity: its join was answered after 3.25 s, and a server "
+            "that waits longer than 3 s for its own node lets the user join a second time"
+        },
+    ),
+    (
+        "put out by a join that was answered in time, and so by somebody else",
+        {
+            "failure": (Finding.USER_DROPPED, "duplicate_identity"),
+            "marks_ns": marks(fired=0, dispatched=0.5, connected=3.25),
+        },
+        listed(job()),
+        {Finding.USER_DROPPED: "duplicate_identity"},
+    ),
+    (
+        "put out by our own request that went out again",
+        {
+            "failure": (Finding.USER_DROPPED, "duplicate_identity"),
+            "marks_ns": marks(fired=0, dispatched=0.5, connected=0.75),
+            "rearmed": True,
+        },
+        listed(job()),
+        {
+            Finding.USER_DROPPED: "duplicate_identity: a request of ours went out again after its "
+            "connection was cut",
+            Finding.REARMED: "its connection was made again",
+        },
+    ),
     ("API not asked yet", {}, None, {Finding.NEVER_ASSIGNED: "no agent came; the API was not asked yet"}),
     (
         "API unread",
