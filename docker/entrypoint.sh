@@ -1,8 +1,8 @@
 #!/bin/sh
-# Keys may lie in files (LIVEKIT_API_KEY_FILE, LIVEKIT_API_SECRET_FILE, INFLUX_TOKEN_FILE): then they are in nobody's
-# configuration, only in this process's environment.
+# A secret may lie in a file (its variable and _FILE, as LIVEKIT_API_KEY_FILE): then it is in nobody's configuration,
+# only in this process's environment.
 set -eu
-for name in LIVEKIT_API_KEY LIVEKIT_API_SECRET INFLUX_TOKEN; do
+for name in LIVEKIT_API_KEY LIVEKIT_API_SECRET LK_SESSION_AUTHORIZATION LK_SESSION_HEADERS INFLUX_TOKEN; do
     eval "file=\${${name}_FILE:-}"
     if [ -n "$file" ]; then
         value=$(cat "$file")

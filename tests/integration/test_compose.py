@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import docker_engine
 import pytest
-from conftest import free_port
+from conftest import flux, free_port
 from docker_engine import Project, docker
+from token_endpoint import TokenEndpoint
 
 from lk_users.errors import StackError
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from conftest import Running
 
+    from lk_users.local.influxd import Influxd
     from lk_users.local.stack import Stack
 
 pytestmark = pytest.mark.real
@@ -278,3 +280,35 @@ def test_one_region_for_a_master_elsewhere(
         assert sorted(told) == sorted(record["session_id"] for record in done.records)
     assert {record["region"] for record in done.records} == {"eu"}
     assert len({record["worker"] for record in done.records}) == 2
+
+
+def test_one_region_by_the_user_s_own_backend_and_with_points(
+    dock: Docker, stack: Stack, influxd: Influxd, start: Callable[..., Running], runs: Path
+) -> None:
+    """No API key anywhere; the region has its own secrets, and writes its own points."""
+    port = str(free_port())
+    opens = f"Bearer {MARKER}"
+    with TokenEndpoint(stack.env()) as endpoint:
+        sized = ("-u", "20", "-r", "20", "--expect-workers", "1", "--agent-name", "welcome")
+        without_key = {"LIVEKIT_URL": stack.env()["LIVEKIT_URL"], "LK_SESSION_AUTHORIZATION": opens}
+        bound = ("--master-bind-host", "127.0.0.1", "--master-bind-port", port)
+        master = start(
+            "--master", *bound, *sized, "--session-url", endpoint.url, "--baseline", "0", env=without_key
+        )
+        here = {"LK_MASTER_HOST": "127.0.0.1", "LK_MASTER_PORT": port, "LK_REGION": "eu", **influxd.env()}
+        with dock.project("worker.yaml", **without_key, **here, LK_RUNS=str(runs)) as project:
+            project.must("up", "--detach")
+            done = master.finish(90)
+            (container,) = project.must("ps", "--all", "--quiet").split()
+            shown = docker("inspect", container)
+            assert docker("wait", container).strip() == "0"
+    assert (done.code, done.outcomes) == (0, {"ok": 20}), done.stdout + done.stderr
+    assert [headers["Authorization"] for headers, _ in endpoint.requests] == [opens] * 20
+    for secret in (MARKER, influxd.token):
+        assert secret not in shown
+    written = flux(
+        influxd,
+        'from(bucket: "{bucket}") |> range(start: -1h) |> filter(fn: (r) => r._measurement == "lk_session" '
+        f'and r._field == "ordinal" and r.run == "{done.run_dir.name}") |> group() |> count()',
+    )
+    assert [row["_value"] for row in written] == [20]

@@ -67,3 +67,13 @@ def test_the_builder_gets_what_the_image_is_made_of_and_nothing_else() -> None:
 def test_no_key_is_in_the_files() -> None:
     for path in (*DOCKER.glob("*.yaml"), DOCKER / "Dockerfile"):
         assert re.findall(r"API_(?:KEY|SECRET): (?!/keys/|/run/)\S+", path.read_text()) == [], path
+
+
+def test_a_region_has_a_default_for_each_secret_and_it_is_empty() -> None:
+    """Compose refuses a secret of a variable that is not set."""
+    named = re.findall(r"\{environment: (\w+)\}", text("worker.yaml"))
+    given = [line for line in text(".env").splitlines() if line and not line.startswith("#")]
+    assert given == [f"{name}=" for name in named]
+    read = re.search(r"^for name in (.+); do$", text("entrypoint.sh"), re.MULTILINE)
+    assert read is not None
+    assert read[1].split() == named
