@@ -36,6 +36,8 @@ def run(users: int, *options: str, udp_port: bool = False) -> dict[str, Any]:
     """One run's summary.json, with ``wall_s`` and ``code`` beside it."""
     with tempfile.TemporaryDirectory() as passing:
         kept = os.environ.get("KEEP")
+        if kept:
+            Path(kept).mkdir(parents=True, exist_ok=True)
         folder = tempfile.mkdtemp(dir=kept) if kept else passing
         command = [
             sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary",
