@@ -33,6 +33,7 @@ from grafana.panels import (
     SPAN,
     WARN,
     as_words,
+    barred,
     board,
     dressed,
     figures,
@@ -299,23 +300,18 @@ def _phases() -> barchart.Panel:
         rows, imports=("dict", "strings"), phase="r.phase", p50="r.p50", p90="r.p90", p99="r.p99"
     )
     return (
-        dressed(
-            barchart.Panel(),
-            "Phases: where the time went",
-            f"{PHASES_ARE} User and agent get ready side by side, so phases can overlap.",
-            query,
-            size=(12, 12),
-            unit="ms",
-            color=BY_NAME,
+        barred(
+            dressed(
+                barchart.Panel(),
+                "Phases: where the time went",
+                f"{PHASES_ARE} User and agent get ready side by side, so phases can overlap.",
+                query,
+                size=(12, 12),
+                unit="ms",
+                color=BY_NAME,
+            ),
+            "phase",
         )
-        .x_field("phase")
-        .orientation(models.VizOrientation.HORIZONTAL)
-        .show_value(models.VisibilityMode.AUTO)
-        .stacking(models.StackingMode.NONE)
-        .group_width(0.8)
-        .bar_width(0.9)
-        .legend(legend())
-        .tooltip(tooltip())
         .override_by_name("p50", [fixed(CALM)])
         .override_by_name("p90", [fixed(WARN)])
         .override_by_name("p99", [fixed(BAD)])

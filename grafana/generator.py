@@ -14,15 +14,14 @@ from grafana.panels import (
     BY_NAME,
     GENERATOR,
     WARN,
+    barred,
     board,
     dressed,
     figures,
     filled,
-    legend,
     lined,
     prop,
     steps,
-    tooltip,
 )
 
 if TYPE_CHECKING:
@@ -298,7 +297,7 @@ def _bars(
     unit: str,
     thresholds: Steps,
 ) -> barchart.Panel:
-    return (
+    return barred(
         dressed(
             barchart.Panel(),
             title,
@@ -308,15 +307,8 @@ def _bars(
             unit=unit,
             thresholds=steps(*thresholds),
             color=BY_NAME,
-        )
-        .x_field("worker")
-        .orientation(models.VizOrientation.HORIZONTAL)
-        .show_value(models.VisibilityMode.AUTO)
-        .stacking(models.StackingMode.NONE)
-        .group_width(0.8)
-        .bar_width(0.9)
-        .legend(legend())
-        .tooltip(tooltip())
+        ),
+        "worker",
     )
 
 

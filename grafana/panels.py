@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
+from grafana_foundation_sdk.builders import barchart, stat
 from grafana_foundation_sdk.builders import common as common_builders
 from grafana_foundation_sdk.builders import dashboard as builders
-from grafana_foundation_sdk.builders import stat
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models import common, dashboard
@@ -316,6 +316,20 @@ def board(uid: str, title: str, description: str, *, several: bool = False) -> b
     for variable in _variables(several=several):
         made = made.with_variable(variable)
     return made
+
+
+def barred(panel: barchart.Panel, field: str) -> barchart.Panel:
+    """Bars side by side, a group for each value of ``field``, from the top down."""
+    return (
+        panel.x_field(field)
+        .orientation(common.VizOrientation.HORIZONTAL)
+        .show_value(common.VisibilityMode.AUTO)
+        .stacking(common.StackingMode.NONE)
+        .group_width(0.8)
+        .bar_width(0.9)
+        .legend(legend())
+        .tooltip(tooltip())
+    )
 
 
 def filled(made: builders.Dashboard, panels: Sequence[PanelBuilder]) -> builders.Dashboard:

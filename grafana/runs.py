@@ -21,6 +21,7 @@ from grafana.panels import (
     SPAN,
     WARN,
     Built,
+    barred,
     board,
     dressed,
     figures,
@@ -313,25 +314,22 @@ def _bars(
     width: int = 12,
 ) -> barchart.Panel:
     return (
-        dressed(
-            barchart.Panel(),
-            title,
-            description,
-            query,
-            size=(width, 9),
-            unit=unit,
-            thresholds=steps(*thresholds),
-            color=BY_NAME,
+        barred(
+            dressed(
+                barchart.Panel(),
+                title,
+                description,
+                query,
+                size=(width, 9),
+                unit=unit,
+                thresholds=steps(*thresholds),
+                color=BY_NAME,
+            ),
+            "run",
         )
-        .x_field("run")
         .orientation(models.VizOrientation.VERTICAL)
-        .show_value(models.VisibilityMode.AUTO)
         .stacking(models.StackingMode.NORMAL if stacked else models.StackingMode.NONE)
         .x_tick_label_rotation(-30)
-        .group_width(0.8)
-        .bar_width(0.9)
-        .legend(legend())
-        .tooltip(tooltip())
     )
 
 
