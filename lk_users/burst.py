@@ -14,21 +14,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock, WallWatch
-from lk_users.course import Role
-from lk_users.errors import WireError
-from lk_users.evidence import NO_KEY, ServerView
+from lk_users.ending import Ending, bounded
 from lk_users.health import Trailer
-from lk_users.outcome import Finding
 from lk_users.plan import planned, sessions
 from lk_users.priority import first_in_line
 from lk_users.record import Mark
 from lk_users.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from lk_users.clock import Clock
     from lk_users.engines.port import Engine, EngineListener
+    from lk_users.evidence import ServerView
     from lk_users.health import LagMeter
     from lk_users.plan import PlannedSession, Share
     from lk_users.record import Record
@@ -43,11 +41,6 @@ BUILD_CONCURRENCY = 32
 SPIN_NS = 3 * NS_PER_MS
 # From so long before T0 on it stays where it is.
 SETTLED_NS = 300 * NS_PER_MS
-# How long an empty list of jobs may be wrong after a cold burst (measured: 6 s).
-JOBS_LATE_S = 8.0
-READ_AGAIN_S = 2.0
-# Agents that end with their user get this long before the room is deleted under them.
-AGENT_LEAVE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,7 @@ class Meters:
 
 @dataclass(frozen=True)
 class Stage:
-    """What every session of a process has around it in one run, and how each of them ends."""
+    """What every session of a process has around it in one run."""
 
     run_id: str
     settings: Settings
@@ -102,21 +95,6 @@ class Stage:
     def record(self, session: Session, view: ServerView | None = None, lag_ns: int = 0) -> Record:
         """Provisional without ``view``: before the server was asked."""
         return session.record(self.run_id, self.worker.name, self.worker.region, view, lag_ns)
-
-    async def end(self, ended: Sequence[Session], api: Api | None, views: dict[Session, ServerView]) -> None:
-        """Read what the API says of the sessions, leave their rooms, delete those.
-
-        ``api``: None where there is nothing to ask (engine ``idle``) or no key to ask with. ``views``: what
-        it said before, and then what it says now.
-        """
-        if api is not None:
-            await _read_all(ended, self.settings, api, views)
-        else:
-            views.update(dict.fromkeys(ended, ServerView(unread=NO_KEY)))
-        await _bounded((session.close() for session in ended), BUILD_CONCURRENCY)
-        if api is not None:
-            await asyncio.sleep(AGENT_LEAVE_S)
-            await _bounded((_delete(api, session) for session in ended), BUILD_CONCURRENCY)
 
 
 class Burst:
@@ -141,6 +119,7 @@ class Burst:
         self._timers: list[asyncio.TimerHandle] = []
         self._views: dict[Session, ServerView] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._ending: Ending | None = None
         self._gc_was_on = gc.isenabled()
         self._server_clock = ServerClock()
         self.sessions = [
@@ -152,7 +131,7 @@ class Burst:
         """Everything that can be done before T0."""
         # What is built lives to the end of the burst: a collection would look at all of it for nothing.
         gc.disable()
-        await _bounded((session.build() for session in self.sessions), BUILD_CONCURRENCY)
+        await bounded((session.build() for session in self.sessions), BUILD_CONCURRENCY)
 
     def announce(self, t0_ns: int, t0_wall_ns: int) -> None:
         """Release at ``t0_ns`` on our monotonic clock, batch by batch. Said again, the last one counts, until
@@ -182,8 +161,8 @@ class Burst:
     def look(self, api: Api) -> None:
         """Ask the API a first time of every session: nobody waits for a welcome any more, anywhere."""
         if self._looking is None:
-            reads = _read_all(self.sessions, self._stage.settings, api, self._views)
-            self._looking = asyncio.get_running_loop().create_task(reads)
+            ending = Ending(self.sessions, self._stage.settings, api, self._views)
+            self._looking = asyncio.get_running_loop().create_task(ending.read())
 
     def cancel(self, cause: str) -> None:
         """End every session that is not decided."""
@@ -198,12 +177,18 @@ class Burst:
         self._restore_gc()
         before_s = time.process_time()
         await _given_up(self._looking)
-        await self._stage.end(self.sessions, api, self._views)
+        self._ending = Ending(self.sessions, self._stage.settings, api, self._views)
+        await self._ending.end()
         self._read_cpu_s = time.process_time() - before_s
         for session, lag_ns in zip(self.sessions, self._lags_ns(), strict=True):
             record = self._stage.record(session, self._views.get(session), lag_ns)
             self._records += 1
             self._reporter.recorded(record, session.engine.recording())
+
+    @property
+    def ended(self) -> int:
+        """Steps of the end that are done; it grows for as long as :meth:`collect` gets on."""
+        return self._ending.steps + self._records if self._ending is not None else 0
 
     def trailer(self, rss_mb: float) -> Trailer:
         """This process's last word on the burst, but for what the burst does not know: the master's clock."""
@@ -297,7 +282,7 @@ class FreeUsers:
         finally:
             del self._waiting[session]
         await _given_up(self._looking.pop(session, None))
-        await stage.end([session], self._api, self._views)
+        await Ending([session], stage.settings, self._api, self._views).end()
         end_ns = session.intended_ns + (session.decided_ns or 0)
         lag_ns = max(meter.largest_ns(session.intended_ns, end_ns) for _, meter in stage.meters.named())
         record = stage.record(session, self._views.pop(session, None), lag_ns)
@@ -320,8 +305,8 @@ class FreeUsers:
     def marked(self, session: Session, mark: Mark, at_ns: int) -> None:
         self._stage.reporter.marked(session, mark, at_ns)
         if mark == Mark.WELCOMED and self._stage.settings.watch_s and self._api is not None:
-            reads = _read_all([session], self._stage.settings, self._api, self._views)
-            self._looking[session] = asyncio.get_running_loop().create_task(reads)
+            ending = Ending([session], self._stage.settings, self._api, self._views)
+            self._looking[session] = asyncio.get_running_loop().create_task(ending.read())
 
     def decided(self, session: Session) -> None:
         self._stage.reporter.decided(session, self._stage.record(session))
@@ -334,73 +319,3 @@ async def _given_up(looking: asyncio.Task[None] | None) -> None:
     if looking is not None:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
-
-
-async def _read_all(
-    burst: Sequence[Session], settings: Settings, api: Api, views: dict[Session, ServerView]
-) -> None:
-    """What the API says of each session goes into ``views``, beside what it said before. A server that is
-    gone is asked no more than it takes to see that."""
-    loop = asyncio.get_running_loop()
-    started_s = loop.time()
-    open_sessions, reads = list(burst), 0
-    while open_sessions:
-        await _bounded((_read(api, session, views) for session in open_sessions), BUILD_CONCURRENCY)
-        reads += 1
-        open_sessions = [
-            session
-            for session in open_sessions
-            if _jobs_may_be_late(session, settings, views[session])
-            or (reads == 1 and session.agent_came_again)
-        ]
-        if not open_sessions or loop.time() - started_s > JOBS_LATE_S:
-            break
-        await asyncio.sleep(READ_AGAIN_S)
-
-
-async def _read(api: Api, session: Session, views: dict[Session, ServerView]) -> None:
-    room = session.room
-    try:
-        dispatches = await api.dispatches(room)
-        participants = None if session.saw_agent else await api.participants(room)
-    except WireError as exc:
-        view = ServerView(unread=exc.cause)
-    else:
-        view = ServerView(dispatches, participants)
-    views[session] = view.after(views.get(session))
-
-
-def _jobs_may_be_late(session: Session, settings: Settings, view: ServerView) -> bool:
-    """Jobs can be missing for seconds, or lack worker and moment of the offer, although the agent is there.
-    Who stops a run will not wait."""
-    seen = session.observation()
-    if session.planned.role is Role.BASELINE and Mark.WELCOMED in seen.marks_ns:
-        # There is nothing to explain, and the burst waits for it.
-        return False
-    if (
-        view.unread
-        or seen.cancelled
-        or (seen.failure is not None and seen.failure[0] is Finding.CONNECT_FAILED)
-    ):
-        return False
-    own = view.dispatch_of(settings.agent_name, seen.dispatch_id)
-    return own is not None and not any(job.worker_id and job.started_at_ns for job in own.jobs)
-
-
-async def _delete(api: Api, session: Session) -> None:
-    """A room that can't be deleted stays until its own timeout; ``lk-users cleanup`` can try again."""
-    try:
-        await api.delete_room(session.room)
-    except WireError:
-        pass
-
-
-async def _bounded(steps: Iterable[Awaitable[None]], concurrency: int) -> None:
-    """Run all, so many at once; each is made when its turn comes."""
-    turns = iter(steps)
-
-    async def work() -> None:
-        for step in turns:
-            await step
-
-    await asyncio.gather(*(work() for _ in range(concurrency)))

@@ -514,7 +514,7 @@ class WorkerSide:
         self._send(Kind.PARKED, {"count": self._parked, "trip_ns": self._master.clock.trip_ns})
 
     def _tell_decided(self) -> None:
-        self._message(Kind.DECIDED, dict(self._counts))
+        self._message(Kind.DECIDED, self._progress_counts())
 
     def _all_are_decided(self) -> None:
         self._decided_all.set()
@@ -527,9 +527,12 @@ class WorkerSide:
         told: dict[str, int] = {}
         while True:
             gevent.sleep(PROGRESS_S)
-            if self._barrier.run_id and self._counts != told and not self._collected.is_set():
-                told = dict(self._counts)
+            if self._barrier.run_id and self._progress_counts() != told and not self._collected.is_set():
+                told = self._progress_counts()
                 self._tell_decided()
+
+    def _progress_counts(self) -> dict[str, int]:
+        return {**self._counts, "ended": self._burst.ended if self._burst is not None else len(self._records)}
 
     def _park_again(self) -> None:
         """The master may have missed it."""

@@ -80,6 +80,7 @@ class _WorkerState:
     welcomed: int = 0
     answered: int = 0
     """Welcomed, or decided without a welcome."""
+    ended: int = 0
     trailed: bool = False
     lost: str = ""
 
@@ -182,11 +183,15 @@ class MasterBarrier:
         return []
 
     def decided(self, worker: str, data: Mapping[str, Any], now_ns: int) -> list[Action]:
-        """How many of the worker's sessions are decided."""
+        """How many of the worker's sessions are decided, and how far it is with ending them: ``ended`` grows
+        with each step of that, and who gets on is not given up."""
         state = self._current(worker, data)
         if state is None:
             return []
         state.heard_t0 = True
+        if data["ended"] > state.ended:
+            state.ended = data["ended"]
+            self._extend(now_ns)
         if data["decided"] > state.decided:
             state.decided, state.welcomed = data["decided"], data["welcomed"]
         state.answered = max(state.answered, data["answered"])
@@ -340,7 +345,7 @@ class MasterBarrier:
         given = dict(zip(counts, shares(self.run_id, self.burst, list(counts.values()), begun), strict=True))
         for name, worker in self.workers.items():
             worker.share, worker.built, worker.decided, worker.trailed = given.get(name), False, 0, False
-            worker.welcomed = worker.answered = 0
+            worker.welcomed = worker.answered = worker.ended = 0
             worker.heard_t0 = False
         return [
             _share_message(name, share)

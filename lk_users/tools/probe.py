@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from lk_users import preflight
 from lk_users.agent_name import ANY_AGENT
-from lk_users.burst import JOBS_LATE_S, READ_AGAIN_S
 from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock, SystemClock
+from lk_users.ending import JOBS_LATE_S, READ_AGAIN_S
 from lk_users.engines.ground import break_ground
 from lk_users.engines.sdk_pool import SdkPool
 from lk_users.engines.watching import WatchingEngine

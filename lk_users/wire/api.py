@@ -149,10 +149,8 @@ class Api:
     """
 
     def __init__(self, http_url: str, keys: Keys, budget_per_minute: int = 0) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONCURRENCY),
-            timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
-        )
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONCURRENCY))
+        self._turns = asyncio.Semaphore(CONCURRENCY)
         self._client = api.LiveKitAPI(http_url, keys.key, keys.secret, session=self._session, failover=False)
         self._pace = _Pace(60.0 / budget_per_minute if budget_per_minute else 0.0)
 
@@ -193,7 +191,10 @@ class Api:
     async def _call(self, request: Awaitable[_T]) -> _T:
         await self._pace.wait()
         try:
-            return await request
+            # livekit-api asks aiohttp for no timeout at all where it is given none for the one request. Who
+            # waits for a connection of ours does not wait for the server yet.
+            async with self._turns, asyncio.timeout(REQUEST_TIMEOUT_S):
+                return await request
         except api.TwirpError as exc:
             raise HttpError(exc.status, exc.message) from exc
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:

@@ -130,6 +130,28 @@ def test_a_killed_server_is_the_targets_doing(start: Start) -> None:
     assert done.summary["void_reasons"] == []
 
 
+def test_a_frozen_server_is_the_targets_doing(start: Start) -> None:
+    """It takes every request and answers none: all that waits for it has an end, and none of it is ours."""
+    with Stack(say=lambda line: None) as own:
+        options = ("-u", "40", "-r", "40", *WAITING, "--session-timeout", "6", "--trailer-timeout", "15")
+        running = start(*options, env=own.env())
+        running.wait_for_text("40 wait")
+        assert own.server.pid is not None
+        os.kill(own.server.pid, signal.SIGSTOP)
+        try:
+            done = running.finish(60)
+        finally:
+            os.kill(own.server.pid, signal.SIGCONT)
+    assert (done.code, done.summary["verdict"]) == (10, "SLO_FAILED"), done.stdout
+    assert_all_recorded(done, 40)
+    assert done.summary["void_reasons"] == []
+    assert done.outcomes == {"never_assigned": 40}
+    unread = "no agent came, and the API could not be asked: "
+    causes = {cause.removeprefix(unread) for cause in done.causes("never_assigned")}
+    timed_out = "connection timed out"
+    assert causes == {timed_out, f"not asked, since the server no longer answered: {timed_out}"}
+
+
 def test_a_frozen_generator_voids_its_own_run(start: Start) -> None:
     running = in_mid_burst(start, "--session-timeout", "8")
     running.signal(signal.SIGSTOP)

@@ -23,7 +23,7 @@ LAYERS = (
     "search ladder batches courses",
     "wire",
     "engines",
-    "session burst reading agents_seen",
+    "session ending burst reading agents_seen",
     "sinks verdict",
     "report",
     "cleanup replay runtime returns compare",

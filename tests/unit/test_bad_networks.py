@@ -190,7 +190,13 @@ class SimWorker:
     def tell(self, kind: Kind) -> None:
         data = {"run": self.barrier.run_id, "burst": self.barrier.burst}
         if kind is Kind.DECIDED:
-            data |= {"decided": self.decided, "welcomed": self.decided, "failed": 0, "answered": self.decided}
+            data |= {
+                "decided": self.decided,
+                "welcomed": self.decided,
+                "failed": 0,
+                "answered": self.decided,
+                "ended": 0,
+            }
         if kind is not Kind.TRAILER or self.trailed:
             self.send(kind, data)
 

@@ -88,7 +88,7 @@ class Run:
         for worker in workers or self.counts:
             own = self.barrier.shares.get(worker)
             count = own.count if own is not None else 0
-            last = self.tell("decided", worker, decided=count, welcomed=count - 1, failed=1, answered=count)
+            last = self.tell("decided", worker, decided=count, welcomed=count - 1, answered=count, ended=0)
         return last
 
     def trail(self, *workers: str) -> list[Action]:
@@ -207,13 +207,13 @@ def test_whoever_has_not_reacted_is_told_again() -> None:
     two.now_ns = NOW + 5 * S
     (t0, _) = two.tell("built", "w2")
     assert isinstance(t0, Send)
-    two.tell("decided", "w1", decided=0, welcomed=0, failed=0, answered=0)
+    two.tell("decided", "w1", decided=0, welcomed=0, answered=0, ended=0)
     for again_ms in (200, 400):
         again_ns = two.now_ns + again_ms * NS_PER_MS
         assert two.barrier.tick(again_ns - 1) == []
         assert two.barrier.tick(again_ns) == [replace(t0, worker="w2")]
     # Both heard it: what they decided may still be lost on its way.
-    two.tell("decided", "w2", decided=0, welcomed=0, failed=0, answered=0)
+    two.tell("decided", "w2", decided=0, welcomed=0, answered=0, ended=0)
     two.decide("w1")
     assert two.barrier.tick(two.now_ns + 600 * NS_PER_MS) == [replace(t0, worker="w2")]
     assert two.barrier.tick(two.now_ns + 2599 * NS_PER_MS) == []
@@ -241,17 +241,17 @@ def test_several_bursts_with_an_interval() -> None:
 def test_progress() -> None:
     two = run((400, 200))
     two.to(State.RUNNING)
-    two.tell("decided", "w1", decided=30, welcomed=28, failed=2, answered=30)
-    two.tell("decided", "w2", decided=10, welcomed=10, failed=0, answered=10)
+    two.tell("decided", "w1", decided=30, welcomed=28, answered=30, ended=0)
+    two.tell("decided", "w2", decided=10, welcomed=10, answered=10, ended=0)
     assert two.barrier.progress() == {"parked": 600, "total": 600, "decided": 40, "welcomed": 38, "failed": 2}
 
 
 def test_with_watch_the_api_is_looked_at_once_nobody_waits_any_more() -> None:
     two = run((400, 200), watch="60")
     two.to(State.RUNNING)
-    assert two.tell("decided", "w1", decided=1, welcomed=0, failed=1, answered=400) == []
-    assert two.tell("decided", "w2", decided=0, welcomed=0, failed=0, answered=199) == []
-    last = {"decided": 0, "welcomed": 0, "failed": 0, "answered": 200}
+    assert two.tell("decided", "w1", decided=1, welcomed=0, answered=400, ended=0) == []
+    assert two.tell("decided", "w2", decided=0, welcomed=0, answered=199, ended=0) == []
+    last = {"decided": 0, "welcomed": 0, "answered": 200, "ended": 0}
     look = [Send(Kind.LOOK, {"run": RUN_ID, "burst": 1})]
     assert two.tell("decided", "w2", **last) == look
     assert two.tell("decided", "w2", **last) == []
@@ -261,13 +261,13 @@ def test_with_watch_the_api_is_looked_at_once_nobody_waits_any_more() -> None:
 def test_a_lost_worker_keeps_nobody_from_looking() -> None:
     two = run((400, 200), watch="60")
     two.to(State.RUNNING)
-    two.tell("decided", "w2", decided=0, welcomed=0, failed=0, answered=200)
+    two.tell("decided", "w2", decided=0, welcomed=0, answered=200, ended=0)
     assert two.barrier.lost("w1", "gone", NOW) == [Send(Kind.LOOK, {"run": RUN_ID, "burst": 1})]
 
 
 def test_without_watch_nobody_looks() -> None:
     one = run().to(State.RUNNING)
-    assert one.tell("decided", "w1", decided=599, welcomed=599, failed=0, answered=600) == []
+    assert one.tell("decided", "w1", decided=599, welcomed=599, answered=600, ended=0) == []
 
 
 def test_a_worker_looks_only_while_its_sessions_run() -> None:
@@ -287,7 +287,7 @@ def test_a_worker_looks_only_while_its_sessions_run() -> None:
 EVERY_STATE = (State.GATHERING, State.BUILDING, State.RUNNING, State.COLLECTING, State.OVER)
 MESSAGES: dict[str, dict[str, Any]] = {
     "built": {},
-    "decided": {"decided": 600, "welcomed": 0, "failed": 600, "answered": 600},
+    "decided": {"decided": 600, "welcomed": 0, "answered": 600, "ended": 0},
     "trailer": {},
 }
 
@@ -324,7 +324,7 @@ def test_repeated_messages_change_nothing(state: State, kind: str) -> None:
     one = run().to(state)
     before = repr(one.barrier)
     one.now_ns += 5 * S
-    data = {"decided": 600, "welcomed": 599, "failed": 1, "answered": 600} if kind == "decided" else {}
+    data = {"decided": 600, "welcomed": 599, "answered": 600, "ended": 0} if kind == "decided" else {}
     assert one.tell(kind, "w1", **data) == []
     assert repr(one.barrier) == before
 
@@ -332,7 +332,7 @@ def test_repeated_messages_change_nothing(state: State, kind: str) -> None:
 def test_a_count_that_was_overtaken_changes_nothing() -> None:
     two = run((400, 200)).to(State.RUNNING)
     two.decide("w1")
-    assert two.tell("decided", "w1", decided=390, welcomed=1, failed=1, answered=390) == []
+    assert two.tell("decided", "w1", decided=390, welcomed=1, answered=390, ended=0) == []
     assert two.decide("w2") == [COLLECT]
 
 
@@ -497,6 +497,18 @@ def test_records_extend_the_trailer_deadline() -> None:
     assert one.barrier.reasons == ["worker w1 (eu) was lost: nothing more came from it in time"]
 
 
+def test_who_gets_on_with_the_end_is_not_given_up() -> None:
+    one = run().to(State.COLLECTING)
+    for ended in range(1, 6):
+        assert one.tick(29.9) == []
+        one.tell("decided", "w1", decided=600, welcomed=600, answered=600, ended=ended)
+    # To say the same once more is no progress.
+    assert one.tick(29.9) == []
+    one.tell("decided", "w1", decided=600, welcomed=600, answered=600, ended=5)
+    assert one.tick(0.1) == FINISH
+    assert one.barrier.reasons == ["worker w1 (eu) was lost: nothing more came from it in time"]
+
+
 def test_another_version_is_refused() -> None:
     assert refusal("w1", {"version": VERSION, "region": "eu"}) == ""
     for version in ("0.0.1", None):
@@ -596,7 +608,7 @@ def test_who_has_nothing_of_a_round_is_told_nothing_and_holds_nobody_up() -> Non
     # The T0 of all goes to it, too, and means nothing to a worker that has no share.
     assert isinstance(t0, Send)
     assert WorkerBarrier().receive(Kind.T0, t0.data) is None
-    assert two.tell("decided", "w1", decided=1, welcomed=1, failed=0, answered=1) == [
+    assert two.tell("decided", "w1", decided=1, welcomed=1, answered=1, ended=0) == [
         Send(Kind.COLLECT, {"run": RUN_ID, "burst": 0})
     ]
     assert two.trail("w1") == []
@@ -899,8 +911,8 @@ class World:
                     rng.uniform(0, 100),
                     decided=decided,
                     welcomed=decided,
-                    failed=0,
                     answered=decided,
+                    ended=0,
                 )
         elif isinstance(command, Collect):
             self.tell(name, "records", 1, sequence=1)

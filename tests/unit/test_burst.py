@@ -11,23 +11,16 @@ import virtual as v
 from builders import RUN_ID, burst_round, settings
 
 from lk_users import burst as burst_module
-from lk_users.burst import (
-    BUILD_CONCURRENCY,
-    JOBS_LATE_S,
-    READ_AGAIN_S,
-    Burst,
-    FreeUsers,
-    Meters,
-    Stage,
-    Worker,
-)
+from lk_users.burst import BUILD_CONCURRENCY, Burst, FreeUsers, Meters, Stage, Worker
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.course import Role
+from lk_users.ending import GONE_AFTER, JOBS_LATE_S, READ_AGAIN_S
 from lk_users.errors import ConnectionCut, HttpError
 from lk_users.evidence import DispatchView, JobView
 from lk_users.health import Lag, LagMeter
 from lk_users.outcome import Finding
 from lk_users.plan import Share
+from lk_users.wire.api import CONCURRENCY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -58,8 +51,17 @@ class FakeApi:
     """Lists one dispatch a room, with a job from ``jobs_after_s`` on; ``fault`` is raised instead."""
 
     def __init__(
-        self, clock: VirtualClock, jobs_after_s: float = 0.0, fault: Exception | None = None
+        self,
+        clock: VirtualClock,
+        jobs_after_s: float = 0.0,
+        fault: Exception | None = None,
+        answers_in_s: float = 0.001,
+        well_every: int = 0,
     ) -> None:
+        """``well_every``: one in so many has its answer in spite of ``fault``."""
+        self._answers_in_s = answers_in_s
+        self._well_every = well_every
+        self.answers = 0
         self._clock = clock
         self._jobs_from_ns = v.T0_NS + round(jobs_after_s * NS_PER_S)
         self._fault = fault
@@ -84,9 +86,10 @@ class FakeApi:
     async def _answer(self) -> None:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(self._answers_in_s)
         self.at_once -= 1
-        if self._fault is not None:
+        self.answers += 1
+        if self._fault is not None and not (self._well_every and self.answers % self._well_every == 0):
             raise self._fault
 
 
@@ -331,7 +334,7 @@ def test_the_final_records_know_what_the_api_says() -> None:
     assert {(record.job_id, record.worker_id) for record in one.records} == {("AJ_1", "AW_1")}
     assert {(record.job_id, record.dispatch_id) for record in one.provisional} == {("", "AD_1")}
     assert set(api.asked.values()) == {1}
-    assert api.most_at_once <= BUILD_CONCURRENCY
+    assert api.most_at_once == CONCURRENCY
     assert sorted(api.deleted) == sorted(record.room for record in one.records)
     assert all(engine.calls[-1] == "close" for engine in one.engines)
 
@@ -444,20 +447,53 @@ def test_reads_are_given_up_when_jobs_stay_empty() -> None:
     assert one.outcomes == {Finding.OK: 5}
 
 
-@pytest.mark.parametrize(
-    ("fault", "cause"),
-    [(ConnectionCut("connection refused"), "connection refused"), (HttpError(503), "HTTP 503")],
-)
-def test_a_dead_api_leaves_views_unread(fault: Exception, cause: str) -> None:
-    made, work = with_api(fault=fault)
+def test_an_api_that_answers_with_faults_is_asked_of_every_session() -> None:
+    made, work = with_api(fault=HttpError(503))
     one = bench(work, script=no_agent)
     assert len(one.records) == USERS
     assert {record.cause for record in one.records} == {
-        f"no agent came, and the API could not be asked: {cause}"
+        "no agent came, and the API could not be asked: HTTP 503"
     }
-    assert set(made[0].asked.values()) == {1}
+    assert made[0].asked == dict.fromkeys((record.room for record in one.records), 1)
     # What the answer to the dispatch said is not lost with it.
     assert {record.dispatch_id for record in one.records} == {"AD_1"}
+
+
+def test_a_server_that_hangs_is_asked_no_more_than_it_takes_to_see_that() -> None:
+    """Two timeouts of 10 s and no third, of 200 sessions and of their rooms."""
+    made: list[FakeApi] = []
+    took_s: list[float] = []
+    steps: list[int] = []
+
+    async def work(one: Bench) -> None:
+        made.append(FakeApi(one.clock, fault=ConnectionCut("timed out"), answers_in_s=10.0))
+        await one.start()
+        await one.until(one.settings.session_timeout_s + 10)
+        began_ns = one.clock.monotonic_ns()
+        collecting = asyncio.ensure_future(one.burst.collect(made[0]))  # type: ignore[arg-type]
+        while not collecting.done():
+            await asyncio.sleep(1.0)
+            steps.append(one.burst.ended)
+        took_s.append((one.clock.monotonic_ns() - began_ns) / NS_PER_S)
+
+    one = bench(work, script=no_agent)
+    assert 20 < took_s[0] < 25
+    # What was under way when it was seen is waited for.
+    assert made[0].answers == 2 * CONCURRENCY
+    unasked = "no agent came, and the API could not be asked: "
+    causes = Counter(record.cause.removeprefix(unasked) for record in one.records)
+    not_asked = "not asked, since the server no longer answered: timed out"
+    assert causes == {"timed out": 2 * CONCURRENCY, not_asked: USERS - 2 * CONCURRENCY}
+    # Whoever waits for the end hears of it all the while: read, left, deleted, recorded.
+    assert steps[10] > steps[0]
+    assert steps[-1] == 4 * USERS
+
+
+def test_a_server_that_answers_now_and_then_is_asked_on() -> None:
+    made, work = with_api(fault=ConnectionCut("timed out"), well_every=GONE_AFTER)
+    one = bench(work, script=no_agent)
+    assert set(made[0].asked.values()) == {1}
+    assert "not asked" not in " ".join(record.cause for record in one.records)
 
 
 def test_jobs_of_a_session_that_never_came_in_are_not_waited_for() -> None:
