@@ -296,12 +296,13 @@ def test_one_region_by_the_user_s_own_backend_and_with_points(
             "--master", *bound, *sized, "--session-url", endpoint.url, "--baseline", "0", env=without_key
         )
         here = {"LK_MASTER_HOST": "127.0.0.1", "LK_MASTER_PORT": port, "LK_REGION": "eu", **influxd.env()}
+        here["LK_SESSION_URL"] = endpoint.url
         with dock.project("worker.yaml", **without_key, **here, LK_RUNS=str(runs)) as project:
             project.must("up", "--detach")
             done = master.finish(90)
             (container,) = project.must("ps", "--all", "--quiet").split()
             shown = docker("inspect", container)
-            assert docker("wait", container).strip() == "0"
+            assert docker("wait", container).strip() == "0", project.run("logs").stdout
     assert (done.code, done.outcomes) == (0, {"ok": 20}), done.stdout + done.stderr
     assert [headers["Authorization"] for headers, _ in endpoint.requests] == [opens] * 20
     for secret in (MARKER, influxd.token):
