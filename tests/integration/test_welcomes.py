@@ -149,7 +149,8 @@ def test_a_hundred_healthy_welcomes_are_neither_clipped_nor_twice(burst: Burst) 
     assert set(done.summary["findings"]) <= {"ok", "lag_in_window", "rearmed"}
     for record in done.records:
         facts = record["evidence"]
-        assert -20 < facts["audible_dbfs"] < -10
+        # The tone has -18; of the first audible frame a part may still be the silence before it.
+        assert -24 < facts["audible_dbfs"] < -10
         assert facts["threshold_dbfs"] == AUDIBLE_DBFS
         assert facts["frames_before"] == 0
         assert facts.get("speech_ms_before_us", 0.0) < 150
