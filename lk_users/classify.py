@@ -94,9 +94,7 @@ def _replaced(seen: Observation) -> dict[Finding, str]:
         why = "a request of ours went out again after its connection was cut"
     else:
         before = (Mark.FIRED, Mark.SESSION_CREATED, Mark.DISPATCHED)
-        asked_ns = max(
-            (at for mark in before if (at := seen.marks_ns.get(mark, 0)) <= connected_ns), default=0
-        )
+        asked_ns = max(at for mark in before if (at := seen.marks_ns.get(mark, 0)) <= connected_ns)
         waited_ns = connected_ns - asked_ns
         if waited_ns < SERVER_ASKS_AGAIN_NS:
             return {}

@@ -527,8 +527,9 @@ class WorkerSide:
         told: dict[str, int] = {}
         while True:
             gevent.sleep(PROGRESS_S)
-            if self._barrier.run_id and self._progress_counts() != told and not self._collected.is_set():
-                told = self._progress_counts()
+            counts = self._progress_counts()
+            if self._barrier.run_id and counts != told and not self._collected.is_set():
+                told = counts
                 self._tell_decided()
 
     def _progress_counts(self) -> dict[str, int]:

@@ -193,7 +193,6 @@ class SimWorker:
             data |= {
                 "decided": self.decided,
                 "welcomed": self.decided,
-                "failed": 0,
                 "answered": self.decided,
                 "ended": 0,
             }
