@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from links import Links
-from losses import LOSSES, SESSION_TIMEOUT_S, lose
+from losses import GRACE_S, LOSSES, SESSION_TIMEOUT_S, lose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,6 @@ pytestmark = pytest.mark.real
 
 REGIONS = ("us", "eu", "ap")
 USERS = 60
-GRACE_S = 15.0
 LOST = r"worker \S+ \(ap\) was lost: no heartbeat for 10 s"
 STALLED = r"worker \S+ \(ap\): its \w+ loop stalled for \d{4} ms .*"
 LATE = r"worker \S+ \(ap\): T0 came \d+ ms too late: its link to the master or it itself stood still"
