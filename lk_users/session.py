@@ -25,7 +25,7 @@ from lk_users.plan import unrecorded
 from lk_users.reading import Reading
 from lk_users.record import Mark
 from lk_users.steps import Event, Transaction
-from lk_users.welcome import CLIPPED_NS, lead_ns, mark_of
+from lk_users.welcome import CLIPPED_NS, lost_ns, mark_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -287,7 +287,7 @@ class Session:
         voice = self._agents.hear_of(participant_sid, onset=onset)
         self._mark(Mark.FIRST_AUDIO, onset.at_ns)
         self._heard()
-        return lead_ns(voice) >= CLIPPED_NS
+        return lost_ns(voice) >= CLIPPED_NS
 
     def text(self, piece: TextPiece, at_ns: int | None = None) -> None:
         self._reading.take(piece, self._now_ns(at_ns))

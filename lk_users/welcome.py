@@ -66,12 +66,17 @@ def late(seen: Observation) -> dict[Finding, str]:
 
 
 def lead_ns(voice: Voice) -> int:
-    """How long an agent had been speaking when its audio could first reach the user, if that audio was loud
-    from its first frame; 0 where nothing of its beginning is known to be lost."""
-    if voice.speaking_ns is None or voice.track_ns is None or voice.onset is None or voice.onset.ms_before:
+    """How long an agent had been speaking, by its word, when its audio could first reach the user."""
+    if voice.speaking_ns is None or voice.track_ns is None:
         return 0
     reach_ns = voice.track_ns if voice.packet_ns is None else min(voice.track_ns, voice.packet_ns)
     return max(0, reach_ns - voice.speaking_ns)
+
+
+def lost_ns(voice: Voice) -> int:
+    """How much of an agent's beginning is known to be lost: its lead, if its audio was loud from its first
+    frame."""
+    return 0 if voice.onset is None or voice.onset.ms_before else lead_ns(voice)
 
 
 def clipped(seen: Observation) -> dict[Finding, str]:
@@ -79,13 +84,13 @@ def clipped(seen: Observation) -> dict[Finding, str]:
     voice = next((item for item in seen.voices if item.onset is not None), None)
     if voice is None or voice.sid not in {sighting.sid for sighting in seen.named}:
         return {}
-    lost_ns = lead_ns(voice) - seen.lag_ns
-    if lost_ns < CLIPPED_NS or seen.marks_ns.get(Mark.FIRST_AUDIO, NEVER_NS) > seen.decided_ns:
+    clipped_ns = lost_ns(voice) - seen.lag_ns
+    if clipped_ns < CLIPPED_NS or seen.marks_ns.get(Mark.FIRST_AUDIO, NEVER_NS) > seen.decided_ns:
         return {}
     text = next((item for item in seen.texts if item.final_ns is not None), None)
     words = "" if text is None else f", and its transcript was complete: {quoted(text.text)}"
     return {
-        Finding.WELCOME_CLIPPED: f"it had been speaking for {lost_ns / NS_PER_MS:.0f} ms before its audio "
+        Finding.WELCOME_CLIPPED: f"it had been speaking for {clipped_ns / NS_PER_MS:.0f} ms before its audio "
         f"could reach the user{words}"
     }
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lk_users.clock import NS_PER_MS
 from lk_users.outcome import OUTCOMES, Fault, Finding, Verdict, fault_of
 from lk_users.record import Mark
-from lk_users.report import backend, region_words, words
+from lk_users.report import backend, region_words, witness_words, words
 from lk_users.report.cases import failures, slowest
 from lk_users.report.folder import BUNDLE_FILE, RECORDS_FILE, RUN_FILE
 from lk_users.report.summary import iso
@@ -241,7 +241,8 @@ def _witness(witness: Mapping[str, Any] | None) -> list[str]:
         for name, mark in witness["marks"].items()
     ]
     head = ("mark", "listen: p50, p90 (sessions)", "sdk: p50, p90 (sessions)", "difference of p50")
-    return ["## Witnesses", f"Outcomes by engine: {'; '.join(outcomes)}.", table(head, rows)]
+    told = f"Outcomes by engine: {'; '.join(outcomes)}.{witness_words.unlike_in_short(witness)}"
+    return ["## Witnesses", told, table(head, rows)]
 
 
 def _figure(values: Mapping[str, Any] | None) -> str:

@@ -13,6 +13,7 @@ from lk_users.report.words import duration, plural
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+UNLIKE_SHOWN: Final = 8
 HEAD: Final = ("from the planned start to", "listen", "p50", "p90", "sdk", "p50", "p90", "difference of p50")
 _TITLES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -34,7 +35,8 @@ def lines(witness: Mapping[str, Any] | None) -> list[str]:
     count, others = witness["sessions"], sum(witness["outcomes"][OTHER].values())
     text = f"{plural(count, 'session')} beside {others} of engine listen ran on the official livekit SDK: "
     return [
-        text + _outcomes(witness["outcomes"]) + ".",
+        text + _outcomes(witness) + ".",
+        *_unlike(witness),
         *_hearing(witness),
         *_late(witness),
         *_joined_first(witness),
@@ -57,17 +59,41 @@ def rows(witness: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _outcomes(outcomes: Mapping[str, Mapping[str, int]]) -> str:
-    ours, theirs = outcomes[OTHER], outcomes[WITNESS]
+def unlike_in_short(witness: Mapping[str, Any]) -> str:
+    """For where there is no room to name sessions: one sentence; empty where the sides are alike."""
+    unlike = witness["unlike"]
+    if not unlike:
+        return ""
+    said = sum(bool(one["why"]) for one in unlike)
+    unsaid = f"; {len(unlike) - said} by nothing that is known" if said < len(unlike) else ""
+    return (
+        f" The difference is {plural(len(unlike), 'session')}: {said} by an agent that never came or by the "
+        f"bound of a rule{unsaid}."
+    )
+
+
+def _outcomes(witness: Mapping[str, Any]) -> str:
+    ours, theirs = witness["outcomes"][OTHER], witness["outcomes"][WITNESS]
     if not ours:
         return "there was nothing to compare them with"
-    if ours.keys() == theirs.keys():
+    if not witness["unlike"]:
         return f"the same outcomes on both sides ({', '.join(ours)})"
     told = [
-        f"{side} {', '.join(f'{count} {name}' for name, count in outcomes[side].items())}"
-        for side in (OTHER, WITNESS)
+        f"{side} {', '.join(f'{count} {name}' for name, count in outcomes.items())}"
+        for side, outcomes in ((OTHER, ours), (WITNESS, theirs))
     ]
     return f"the outcomes differ ({'; '.join(told)})"
+
+
+def _unlike(witness: Mapping[str, Any]) -> list[str]:
+    """A line for each session that makes the difference, the unexplained first."""
+    lines = [
+        f"What makes the difference: {one['engine']} {one['session_id']}, {one['outcome']}: "
+        + (one["why"] or "nothing is known that explains it")
+        for one in sorted(witness["unlike"], key=lambda one: bool(one["why"]))
+    ]
+    more = len(lines) - UNLIKE_SHOWN
+    return [*lines[:UNLIKE_SHOWN], *([f"And {plural(more, 'session')} more."] if more > 0 else [])]
 
 
 def _hearing(witness: Mapping[str, Any]) -> list[str]:

@@ -297,6 +297,13 @@ def test_how_to_check_it(tmp_path: Path) -> None:
 WITNESS: dict[str, Any] = {
     "sessions": 10,
     "outcomes": {"listen": {"ok": 31, "never_assigned": 9}, "sdk": {"ok": 10}},
+    "unlike": [
+        {
+            "engine": "listen", "session_id": f"s-{number}", "room": f"room-{number}",
+            "outcome": "never_assigned", "why": "no worker took the job" if number else "",
+        }
+        for number in range(9)
+    ],
     "marks": {
         "agent_joined": {
             "listen": {"n": 31, "p50": 3700.0, "p90": 5100.0},
@@ -309,7 +316,7 @@ WITNESS: dict[str, Any] = {
             "difference_p50_ms": None,
         },
     },
-}
+}  # fmt: skip
 
 
 def test_witnesses(tmp_path: Path) -> None:
@@ -321,7 +328,8 @@ def test_witnesses(tmp_path: Path) -> None:
     )
     start = lines.index("## Witnesses") + 2
     assert lines[start : start + 6] == [
-        "Outcomes by engine: `listen`: 31 ok, 9 never_assigned; `sdk`: 10 ok.",
+        "Outcomes by engine: `listen`: 31 ok, 9 never_assigned; `sdk`: 10 ok. The difference is 9 sessions: "
+        "8 by an agent that never came or by the bound of a rule; 1 by nothing that is known.",
         "",
         "| mark | listen: p50, p90 (sessions) | sdk: p50, p90 (sessions) | difference of p50 |",
         "| --- | --- | --- | --- |",

@@ -66,8 +66,9 @@ def test_a_fault_of_the_option_is_one_line(options: dict[str, str], fault: str) 
 
 def heard(ordinal: int, engine: str, connected: float, joined: float, spoke: float, audio: float) -> Record:
     marks = {
-        Mark.FIRED: 0.0, Mark.CONNECTED: connected, Mark.MEDIA_UP: connected, Mark.AGENT_JOINED: joined,
-        Mark.AGENT_SPEAKING: spoke, Mark.AGENT_TRACK: spoke, Mark.FIRST_AUDIO: audio, Mark.WELCOMED: audio,
+        Mark.FIRED: 0.0, Mark.CONNECTED: connected, Mark.MEDIA_UP: connected, Mark.AGENT_SEEN: joined,
+        Mark.AGENT_JOINED: joined, Mark.AGENT_SPEAKING: spoke, Mark.AGENT_TRACK: spoke,
+        Mark.FIRST_AUDIO: audio, Mark.WELCOMED: audio,
     }  # fmt: skip
     evidence = {"receive_delay_ms": 20.0 + ordinal, "jitter_buffer_ms": 10.0} if engine == "sdk" else {}
     return welcomed(ordinal, audio, engine=engine, marks_ns=marks_ns(marks), evidence=evidence)
@@ -130,8 +131,87 @@ def test_with_the_join_first_everything_moves_with_it() -> None:
 
 def test_other_outcomes_are_said_so() -> None:
     silent = replace(MIXED[1], findings={Finding.WELCOME_MISSING.value: "silent"})
-    (first, *_) = witness_words.lines(section((MIXED[0], silent), []))
+    (first, second, *_) = witness_words.lines(section((MIXED[0], silent), []))
     assert first.endswith("the outcomes differ (listen 1 ok; sdk 1 welcome_missing).")
+    # It came to them, so a cause in words is what one of them says of its hearing: no explanation.
+    assert second == (
+        f"What makes the difference: sdk {silent.session_id}, welcome_missing: nothing is known that "
+        "explains it"
+    )
+
+
+def eager(ordinal: int, *, clipped: bool, lag_ms: float = 0.0, **evidence: float) -> Record:
+    record = heard(ordinal, "sdk" if ordinal % 2 else "listen", 20, 250, 300, 1302)
+    found = {Finding.WELCOME_CLIPPED.value: "800 ms"} if clipped else {Finding.OK.value: ""}
+    return replace(record, findings=found, lag_ms=lag_ms, evidence=evidence)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "why"),
+    [
+        (
+            {"speech_ms_before_us": 812.4, "ms_before": 40.0},
+            "its agent had been speaking for 812 ms before its audio could reach the user, but what came "
+            "began with 40 ms of silence: nobody can tell whether a sound was lost before that",
+        ),
+        (
+            {"speech_ms_before_us": 190.0, "ms_before": 0.0},
+            "its agent had been speaking for 190 ms before its audio could reach the user; from 200 ms on "
+            "that is welcome_clipped",
+        ),
+        # The lag is taken off, as the rule does.
+        (
+            {"speech_ms_before_us": 300.0, "ms_before": 0.0, "lag_ms": 150.0},
+            "its agent had been speaking for 150 ms before its audio could reach the user; from 200 ms on "
+            "that is welcome_clipped",
+        ),
+        ({"speech_ms_before_us": 99.0, "ms_before": 40.0}, ""),
+        ({}, ""),
+    ],
+)
+def test_one_on_the_other_side_of_a_rule_is_named(evidence: dict[str, float], why: str) -> None:
+    one = eager(2, clipped=False, **evidence)
+    sides = [eager(0, clipped=True), eager(1, clipped=True), one, eager(3, clipped=True)]
+    found = section(sides, [])
+    assert found is not None
+    assert found["unlike"] == [
+        {
+            "engine": "listen", "session_id": one.session_id, "room": one.room, "outcome": "ok", "why": why,
+        }
+    ]  # fmt: skip
+    (first, second, *_) = witness_words.lines(found)
+    assert first.endswith("the outcomes differ (listen 1 welcome_clipped, 1 ok; sdk 2 welcome_clipped).")
+    assert second.endswith(f"{one.session_id}, ok: {why or 'nothing is known that explains it'}")
+
+
+def test_an_agent_that_never_came_was_not_misheard() -> None:
+    cause = "no worker took the job"
+    gone = replace(MIXED[2], marks_ns={}, agent_sid="", findings={Finding.NEVER_ASSIGNED.value: cause})
+    found = section((MIXED[0], MIXED[1], gone, MIXED[3]), [])
+    assert found is not None
+    assert [(one["outcome"], one["why"]) for one in found["unlike"]] == [("never_assigned", cause)]
+
+
+def test_of_unequal_sides_only_what_one_has_alone_counts() -> None:
+    """Six of 600 cannot have all that the others have."""
+    late = replace(MIXED[2], findings={Finding.WELCOME_LATE.value: "9 s"})
+    well = (MIXED[0], MIXED[1], heard(4, "listen", 20, 250, 300, 302))
+    found = section((*well, late), [])
+    assert found is not None
+    assert [one["session_id"] for one in found["unlike"]] == [late.session_id]
+    found = section(well, [])
+    assert found is not None
+    assert found["unlike"] == []
+
+
+def test_many_that_differ_do_not_bury_the_report() -> None:
+    missing = {Finding.WELCOME_MISSING.value: "silent"}
+    lost = [replace(heard(n, "listen", 20, 250, 300, 302), findings=missing) for n in range(0, 60, 2)]
+    lines = witness_words.lines(section((*lost, *(heard(n, "sdk", 20, 250, 300, 302) for n in (1, 3))), []))
+    assert sum(line.startswith("What makes the difference") for line in lines) == 2
+    lines = witness_words.lines(section((*lost, *(heard(n, "sdk", 9, 9, 9, 9) for n in range(1, 99, 2))), []))
+    assert sum(line.startswith("What makes the difference") for line in lines) == witness_words.UNLIKE_SHOWN
+    assert "And 22 sessions more." in lines
 
 
 def test_a_delay_that_was_not_measured_is_not_made_up() -> None:

@@ -35,26 +35,28 @@ def written(text: str, at_s: float = 2.0, final_s: float | None = 2.0, **changes
 
 
 @pytest.mark.parametrize(
-    ("changes", "lead_ms"),
+    ("changes", "lead_ms", "lost_ms"),
     [
-        ({}, 500),
-        ({"speaking_ns": None}, 0),
-        ({"track_ns": None}, 0),
-        ({"onset": None}, 0),
+        ({}, 500, 500),
+        ({"speaking_ns": None}, 0, 0),
+        ({"track_ns": None}, 0, 0),
+        ({"onset": None}, 500, 0),
         # Its sound began within what we received.
-        ({"onset": Onset(0, -18.0, -45.0, 3, 60.0)}, 0),
+        ({"onset": Onset(0, -18.0, -45.0, 3, 60.0)}, 500, 0),
         # We were subscribed before it spoke: it said so long before its first sound.
-        ({"track_ns": round(1.3 * S)}, 0),
+        ({"track_ns": round(1.3 * S)}, 0, 0),
         # The server sent at once, and told us late which section carries it.
-        ({"track_ns": 3 * S, "packet_ns": round(1.41 * S)}, 10),
-        ({"track_ns": 3 * S, "packet_ns": round(1.39 * S)}, 0),
+        ({"track_ns": 3 * S, "packet_ns": round(1.41 * S)}, 10, 10),
+        ({"track_ns": 3 * S, "packet_ns": round(1.39 * S)}, 0, 0),
         # An engine that does not see packets tells when it was subscribed.
-        ({"packet_ns": None}, 500),
+        ({"packet_ns": None}, 500, 500),
     ],
 )
-def test_how_long_an_agent_spoke_before_it_could_be_heard(changes: dict[str, Any], lead_ms: int) -> None:
+def test_how_long_an_agent_spoke_before_it_could_be_heard(
+    changes: dict[str, Any], lead_ms: int, lost_ms: int
+) -> None:
     late = voice(**{"speaking_ns": round(1.4 * S), "packet_ns": round(1.95 * S), **changes})
-    assert welcome.lead_ns(late) == lead_ms * NS_PER_MS
+    assert (welcome.lead_ns(late), welcome.lost_ns(late)) == (lead_ms * NS_PER_MS, lost_ms * NS_PER_MS)
 
 
 @pytest.mark.parametrize(
@@ -115,10 +117,14 @@ def test_our_own_lag_is_not_its_fault() -> None:
     assert list(played.record.findings) == ["ok", "lag_in_window"]
 
 
-@pytest.mark.parametrize(("track_s", "silence_ms"), [(0.89, 0.0), (0.6, 0.0), (1.5, 20.0)])
-def test_not_clipped(track_s: float, silence_ms: float) -> None:
+@pytest.mark.parametrize(
+    ("track_s", "silence_ms", "lead_ms"), [(0.89, 0.0, 190.0), (0.6, 0.0, None), (1.5, 20.0, 800.0)]
+)
+def test_not_clipped(track_s: float, silence_ms: float, lead_ms: float | None) -> None:
     played = play(lambda clock: eager(clock, track_s, silence_ms=silence_ms))
     assert played.found == (Finding.OK, "")
+    # How near it was, a report may say.
+    assert played.record.evidence.get("speech_ms_before_us") == lead_ms
     assert played.engine is not None
     assert played.engine.more_wanted == [False]
 
