@@ -32,7 +32,7 @@ from aiortc import (
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport
 from aiortc.rtcicetransport import RTCIceGatherer
 from aiortc.rtcrtpreceiver import StreamStatistics
-from aiortc.rtp import RtpPacket
+from aiortc.rtp import RtcpReceiverInfo, RtcpRrPacket, RtpPacket
 from av import Packet
 
 from lk_users.clock import SystemClock
@@ -77,6 +77,8 @@ def test_the_installed_version_lies_within_our_bounds(package: str) -> None:
         (RTCRtpReceiver.receive, "self parameters"),
         (RTCRtpReceiver._handle_rtp_packet, "self packet arrival_time_ms"),
         (RTCRtpReceiver._run_rtcp, "self"),
+        (RTCRtpReceiver._send_rtcp, "self packet"),
+        (RTCRtpReceiver.stop, "self"),
         (RTCRtpReceiver._set_rtcp_ssrc, "self ssrc"),
         (RTCRtpReceiver.__init__, "self kind transport"),
         (RTCDtlsTransport._register_rtp_receiver, "self receiver parameters"),
@@ -116,6 +118,7 @@ async def look_into_a_connection() -> None:
         pc: ("certificates", "configuration", "iceTransports"),
         receiver: (
             "started", "codecs", "rtx_ssrc", "transport", "rtcp_task", "remote_streams", "decoder_thread",
+            "rtcp_ssrc", "rtcp_started", "rtcp_exited", "lsr", "lsr_time",
         ),
     }  # fmt: skip
     for owner, names in mangled.items():
@@ -305,6 +308,35 @@ def test_a_track_is_heard_without_a_thread_and_then_only_counted() -> None:
             await until(lambda: len(both.heard.packets) >= heard + 5)
             assert stream.packets_lost == 0
             assert both.streams() == [stream]
+
+    asyncio.run(work())
+
+
+def test_receiver_reports_tell_the_other_side_what_arrived_and_how_long_ago_it_spoke(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the last two aiortc's sender makes the round trip."""
+    monkeypatch.setattr(seams, "REPORT_INTERVAL_S", 0.05)
+    reports: list[RtcpReceiverInfo] = []
+
+    async def take(packet: Any) -> None:
+        if isinstance(packet, RtcpRrPacket):
+            reports.extend(packet.reports)
+
+    async def work() -> None:
+        async with pair() as both:
+            await both.connect()
+            await both.hear()
+            sender = both.speaker.getTransceivers()[0].sender
+            monkeypatch.setattr(sender, "_handle_rtcp_packet", take)
+            await until(lambda: len(reports) >= 3 and reports[-1].lsr > 0)
+            (stream,) = both.streams()
+            last = reports[-1]
+            assert {report.ssrc for report in reports} == {sender._ssrc}
+            assert (last.fraction_lost, last.packets_lost) == (0, 0)
+            assert reports[0].highest_sequence < last.highest_sequence <= (stream.max_seq or 0)
+            # Its own reports come every 0.5 to 1.5 s.
+            assert 0 < last.dlsr < 1.6 * seams.REPORT_UNITS_PER_S
 
     asyncio.run(work())
 
