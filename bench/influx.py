@@ -7,8 +7,8 @@
     burst     600 with the sink, without it, and with a database that is away, slow or refuses, in turn: start
               error and lag as ratios to the runs without it
 
-``burst`` takes three rounds of five runs; a figure is the median of its rounds. ROUNDS=1 in the environment
-for a short look; KEEP=DIR keeps the run folders there.
+``burst`` takes five rounds of five runs, each round begins with another kind, and a figure is the median of
+its rounds. ROUNDS=1 in the environment for a short look; KEEP=DIR keeps the run folders there.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 POINTS = 20_000
 AWAY_POINTS = 100_000
-ROUNDS = int(os.environ.get("ROUNDS", "3"))
+ROUNDS = int(os.environ.get("ROUNDS", "5"))
 
 
 @contextlib.contextmanager
@@ -145,7 +146,7 @@ def pushed(env: Mapping[str, str]) -> Iterator[None]:
 
 def burst(*options: str) -> None:
     seen: dict[str, list[dict[str, Any]]] = {}
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         with database() as up, SlowProxy(up.port, delay_s=10.0) as slow:
             kinds = {
                 "without": {},
@@ -154,8 +155,10 @@ def burst(*options: str) -> None:
                 "slow": {**up.env(), "LK_INFLUX_URL": slow.url},
                 "refused": {**up.env(), "INFLUX_TOKEN": "wrong"},
             }
-            for kind, env in kinds.items():
-                summary = run(env, *options)
+            order = deque(kinds)
+            order.rotate(-number)
+            for kind in order:
+                summary = run(kinds[kind], *options)
                 if summary["verdict"] == "VOID":
                     sys.exit(f"{kind}: void, so there is nothing to compare: {summary['void_reasons']}")
                 seen.setdefault(kind, []).append(summary)

@@ -35,7 +35,6 @@ import logging
 import os
 import random
 import struct
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +51,7 @@ from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint
 from aiortc.rtcrtpreceiver import StreamStatistics
 from aiortc.rtp import RtcpReceiverInfo, RtcpRrPacket
 
+from lk_users.clock import NS_PER_S
 from lk_users.wire.keepalive import (
     TRANSACTION_BYTES,
     answer,
@@ -120,6 +120,7 @@ class SharedCertificate(RTCCertificate):
 class PacketReceiver(RTCRtpReceiver):
     """A receiver that decodes nothing and hands on what came."""
 
+    clock: Clock
     on_packet: Callable[[PacketReceiver, RtpPacket], None] | None = None
     track_sid: str = ""
     ssrcs: frozenset[int] = frozenset()
@@ -161,7 +162,7 @@ class PacketReceiver(RTCRtpReceiver):
         assert stream.max_seq is not None
         private: Any = self
         heard_s = private._RTCRtpReceiver__lsr_time.get(ssrc)
-        since_s = time.time() - heard_s if heard_s is not None else 0.0
+        since_s = self.clock.wall_ns() / NS_PER_S - heard_s if heard_s is not None else 0.0
         return RtcpReceiverInfo(
             ssrc=ssrc,
             fraction_lost=stream.fraction_lost,
@@ -256,6 +257,7 @@ class BundledPeerConnection(RTCPeerConnection):
     ) -> RTCRtpTransceiver:
         transceiver = super()._RTCPeerConnection__createTransceiver(direction, kind, sender_track)  # type: ignore[misc]
         receiver = PacketReceiver(kind, transceiver.receiver.transport)
+        receiver.clock = self._rtp.clock
         receiver._set_rtcp_ssrc(transceiver.sender._ssrc)
         transceiver._RTCRtpTransceiver__receiver = receiver
         if isinstance(sender_track, Microphone):
