@@ -30,10 +30,10 @@ from lk_users.barrier.worker import (
     WorkerBarrier,
     WorkerStep,
 )
+from lk_users.books import NOTHING_YET, Books
 from lk_users.burst import Burst, FreeUsers, Stage, Worker
 from lk_users.carries import Carries
 from lk_users.clock import NS_PER_MS, SystemClock
-from lk_users.course import Role
 from lk_users.credentials import Tickets
 from lk_users.engines.ground import Ground, break_ground
 from lk_users.engines.idle import IdleEngine
@@ -42,11 +42,7 @@ from lk_users.errors import WireError
 from lk_users.health import Trailer
 from lk_users.master_link import MASTER_GONE_S, QUICK_PING_S, MasterLink, RecordsOut
 from lk_users.plan import Share, planned, sessions
-from lk_users.record import Mark
 from lk_users.report.folder import append_reason
-from lk_users.series import WorkerSeries, open_stream
-from lk_users.sinks.jsonl import Journal
-from lk_users.sinks.wav import FailedSounds
 from lk_users.wire.armed import Endpoint
 from lk_users.wire.backend import Backend
 
@@ -58,7 +54,7 @@ if TYPE_CHECKING:
     from lk_users.engines.port import Engine, EngineListener
     from lk_users.engines.probe import Found
     from lk_users.plan import PlannedSession
-    from lk_users.record import Record
+    from lk_users.record import Mark, Record
     from lk_users.runtime import Runtime
     from lk_users.session import Session
     from lk_users.settings.process import ProcessSettings
@@ -114,9 +110,7 @@ class WorkerSide:
         self._over = Event()
         self._decided_all = Event()
         self._started = Event()
-        self._journal: Journal | None = None
-        self._series: WorkerSeries | None = None
-        self._sounds: FailedSounds | None = None
+        self._books: Books | None = None
         self._burst: Burst | None = None
         self._free: FreeUsers | None = None
         self._free_ordinal = index
@@ -130,8 +124,6 @@ class WorkerSide:
         self._witnesses = SdkPool(runtime.watch_child)
         self._freed = Event()
         self._freed.set()
-        self._records: list[Record] = []
-        self._counts = {"decided": 0, "welcomed": 0, "answered": 0}
         self._collected = Event()
         self._closing = False
         self._greenlets = [gevent.spawn(self._master.keep), gevent.spawn(self._progress)]
@@ -151,11 +143,11 @@ class WorkerSide:
             self._parked = 1
             self._tell_parked()
         self._started.wait()
-        if self._closing or self._free is None or self._journal is None:
+        if self._closing or self._free is None or self._books is None:
             self._over.wait()
             return
         ordinal, self._free_ordinal = self._free_ordinal, self._free_ordinal + FREE_STRIDE
-        self._journal.share(Share(self._barrier.run_id, 0, ordinal, 1))
+        self._books.share(Share(self._barrier.run_id, 0, ordinal, 1))
         item = planned(self._barrier.run_id, 0, ordinal, self.settings, self.worker.region)
         self._tickets.get(user, item)
         self._runtime.call(self._free.run(ordinal))
@@ -188,7 +180,7 @@ class WorkerSide:
     def finish_alone(self) -> None:
         """Without a master: the sessions that run come to their end, and all of it is in the journal. The
         run folder says why the run is void."""
-        if self._journal is None:
+        if self._books is None:
             return
         reason = (
             f"worker {self.worker.name} ({self.worker.region}): its master was gone for "
@@ -218,21 +210,19 @@ class WorkerSide:
                 self._freed.set()
         # Whoever closes beside another stops the loop next: the other needs it to its end.
         self._freed.wait()
-        if self._series is not None:
-            self._series.close()
-        if self._journal is not None:
-            self._journal.close()
+        if self._books is not None:
+            self._books.close()
 
     # Reports of the burst, on the loop.
 
     def marked(self, session: Session, mark: Mark, at_ns: int) -> None:
-        self._runtime.post(lambda: self._marked(session, mark, at_ns))
+        self._runtime.post(lambda: self._kept.marked(session, mark, at_ns))
 
     def decided(self, session: Session, record: Record) -> None:
-        self._runtime.post(lambda: self._decided(record))
+        self._runtime.post(lambda: self._kept.decided(record))
 
     def recorded(self, record: Record, recording: Recording | None) -> None:
-        self._runtime.post(lambda: self._recorded(record, recording))
+        self._runtime.post(lambda: self._kept.recorded(record, recording))
 
     def all_decided(self) -> None:
         self._runtime.post(self._all_are_decided)
@@ -261,8 +251,8 @@ class WorkerSide:
 
     def _begin(self) -> None:
         """A burst of its own: nothing of the last one counts any more."""
-        self._counts = dict.fromkeys(self._counts, 0)
-        self._records = []
+        if self._books is not None:
+            self._books.begin()
         self._collected.clear()
         self._decided_all.clear()
         self._closing = False
@@ -281,15 +271,12 @@ class WorkerSide:
 
     def _build(self, share: Share) -> None:
         run_dir = self._process.run_dir / share.run_id
-        self._sounds = FailedSounds(run_dir)
-        if self._journal is None:
-            self._journal = Journal(run_dir, self.worker.name, self.worker.region)
-        if self._series is None:
-            stream = open_stream(self._process.influx, run_dir, self.worker.name, self._clock)
-            self._series = WorkerSeries(
-                stream, self.worker, self.settings, self._clock, self._runtime.meters, lambda: self._parked
-            )
-        self._series.building(share)
+        if self._books is None:
+            self._books = Books(
+                run_dir, self.worker, self.settings, self._process.influx, self._stats, self._clock,
+                self._runtime.meters, parked=lambda: self._parked,
+            )  # fmt: skip
+        self._books.series.building(share)
         if self._ground is None and self.settings.engine != "idle":
             room = f"lk-{share.run_id}-probe-{self.worker.name}"
             breaking = break_ground(
@@ -306,7 +293,7 @@ class WorkerSide:
             budget = self.settings.api_budget_per_minute * share.count / share.total
             self._runtime.on_loop(self._api.limit, budget)
         self._excess = self._carries.excess(share.count)
-        self._journal.share(share)
+        self._books.share(share)
         self._tickets.get_all(list(sessions(share, self.settings, self.worker.region)))
         burst = self._runtime.call(self._make_burst(share))
         self._burst = burst
@@ -332,6 +319,12 @@ class WorkerSide:
         return Stage(
             run_id, self.settings, self.worker, self._clock, self._runtime.meters, self, self._make_engine
         )
+
+    @property
+    def _kept(self) -> Books:
+        """The books of a run that goes on."""
+        assert self._books is not None
+        return self._books
 
     @property
     def _api(self) -> Api | None:
@@ -370,8 +363,7 @@ class WorkerSide:
             self._late = f"T0 came {late_ms:.0f} ms too late: its link to the master or it itself stood still"
         if self._api is not None and self.settings.dispatch in ("api", "room"):
             self._runtime.on_loop(self._api.spent, self._burst.share.count)
-        if self._series is not None:
-            self._series.announced(t0_ns, command.t0_wall_ns)
+        self._kept.series.announced(t0_ns, command.t0_wall_ns)
         self._runtime.on_loop(self._burst.announce, t0_ns, command.t0_wall_ns)
         # The master hears that it came.
         self._tell_decided()
@@ -417,15 +409,15 @@ class WorkerSide:
 
     def _collect(self) -> None:
         self._closing = True
-        if self._series is not None:
-            self._series.no_more_starts()
+        if self._books is not None:
+            self._books.series.no_more_starts()
         gevent.spawn(self._collect_and_send)
 
     def _collect_and_send(self) -> None:
         if self._builder is not None:
             self._builder.join()
         if self._free is not None:
-            while len(self._records) < self._free_started:
+            while len(self._kept.records) < self._free_started:
                 gevent.sleep(0.05)
             trailer = self._free_trailer()
         elif self._burst is not None:
@@ -440,13 +432,9 @@ class WorkerSide:
         else:
             return
         # The records' own events came through the same queue, before the collect's end.
-        assert self._journal is not None
-        assert self._series is not None
-        self._journal.trailer(trailer)
-        self._records_out.send(self._records)
-        self._trailer = self._series.closed(trailer, last=self._is_last)
-        if self._trailer is not trailer:
-            self._journal.trailer(self._trailer)
+        self._kept.trailer(trailer)
+        self._records_out.send(self._kept.records)
+        self._trailer = self._kept.closed(trailer, last=self._is_last)
         if not self._master.gone:
             self._say_again(Kind.TRAILER)
         self._collected.set()
@@ -467,7 +455,7 @@ class WorkerSide:
             region=self.worker.region,
             burst=0,
             intended=self._free_started,
-            recorded=len(self._records),
+            recorded=len(self._kept.records),
             **self._master.clock_figures(),
             wall_step_ms=round(self._free.wall_step_ms(), 3) if self._free is not None else 0.0,
             lag={
@@ -478,37 +466,6 @@ class WorkerSide:
             rss_mb=_peak_rss_mb(),
             server_clock=self._free.server_clock() if self._free is not None else {},
         )
-
-    def _marked(self, session: Session, mark: Mark, at_ns: int) -> None:
-        assert self._series is not None
-        self._series.marked(session.planned.ordinal, mark)
-        self._counts["answered"] += mark == Mark.WELCOMED
-        if session.planned.role is Role.BURST:
-            self._stats.marked(mark, at_ns, session.marks_ns)
-
-    def _decided(self, record: Record) -> None:
-        assert self._journal is not None
-        assert self._series is not None
-        self._journal.decided(record)
-        self._series.decided(record)
-        self._counts["decided"] += 1
-        self._counts["welcomed"] += record.welcomed
-        self._counts["answered"] += not record.welcomed
-
-    def _recorded(self, record: Record, recording: Recording | None) -> None:
-        assert self._journal is not None
-        assert self._sounds is not None
-        kept = self._sounds.keep(record, recording)
-        if kept is not record:
-            # Decoding took up to 70 ms: let the heartbeat pass.
-            gevent.sleep(0)
-        record = kept
-        self._journal.record(record)
-        self._records.append(record)
-        if record.role == Role.BURST:
-            self._stats.recorded(record)
-        assert self._series is not None
-        self._series.recorded(record)
 
     def _tell_parked(self) -> None:
         self._send(Kind.PARKED, {"count": self._parked, "trip_ns": self._master.clock.trip_ns})
@@ -533,7 +490,10 @@ class WorkerSide:
                 self._tell_decided()
 
     def _progress_counts(self) -> dict[str, int]:
-        return {**self._counts, "ended": self._burst.ended if self._burst is not None else len(self._records)}
+        if self._books is None:
+            return {**NOTHING_YET, "ended": 0}
+        ended = len(self._books.records) if self._burst is None else self._burst.ended
+        return {**self._books.counts, "ended": ended}
 
     def _park_again(self) -> None:
         """The master may have missed it."""
