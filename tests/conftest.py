@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -12,6 +13,11 @@ def pytest_configure() -> None:
     """Started in the background by a shell, we ignore SIGINT, and so would all that the tests start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay to the end: the garbage collector need not look through them time and again."""
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)

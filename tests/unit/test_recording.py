@@ -115,7 +115,7 @@ def test_it_keeps_so_many_seconds() -> None:
     # Before its first: nobody knows where that belongs.
     assert recording.add("TR_1", b"\xfc", -FRAME_SAMPLES, 0)
     assert not recording.is_empty
-    assert len(received(opus(np.zeros(400 * FRAME_SAMPLES))).samples()) == KEPT_SAMPLES
+    assert len(received(opus(np.zeros(FRAME_SAMPLES)) * 400).samples()) == KEPT_SAMPLES
 
 
 def test_it_keeps_so_many_bytes() -> None:

@@ -107,6 +107,10 @@ class Observer:
         pass
 
 
+# Never asked here; to make one reads the system's certificates.
+SERVERS = Servers()
+
+
 def play(
     script: list[Said],
     crash_at_s: float | None = None,
@@ -121,7 +125,7 @@ def play(
         change(child)
         around = Surroundings(
             Address("lk.example.com", 7880, tls=False, path="/path"),
-            Endpoint(("127.0.0.1",), 7880, "lk.example.com:7880"), Keys("devkey", "s" * 32), Servers(), clock,
+            Endpoint(("127.0.0.1",), 7880, "lk.example.com:7880"), Keys("devkey", "s" * 32), SERVERS, clock,
             SignalPath.V1, (), Pinger(), None, Microphones(),  # type: ignore[arg-type]
         )  # fmt: skip
         session = Session(

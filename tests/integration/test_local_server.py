@@ -39,6 +39,12 @@ def program(path: Path, body: str = "") -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-ins are done at once."""
+    monkeypatch.setattr(process, "POLL_S", 0.002)
+
+
 @pytest.fixture
 def said() -> list[str]:
     return []
