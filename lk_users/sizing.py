@@ -52,9 +52,9 @@ WITNESS_CPU_MS: Final = 140.0
 WITNESS_PROCESS_MB: Final = 150
 WITNESS_MB: Final = 8.0
 # Packets and bytes (IP and up) a second and user, to the user and from it, TCP and UDP together.
-# bench/held.py: 3.6 and 5.3 packets, 317 and 377 bytes with a microphone; 1.5 and 2.5, 140 and 198 without.
-HELD_IN: Final[Mapping[bool, tuple[float, float]]] = MappingProxyType({True: (4, 320), False: (2, 140)})
-HELD_OUT: Final[Mapping[bool, tuple[float, float]]] = MappingProxyType({True: (6, 380), False: (3, 200)})
+# bench/held.py: 3.5 and 4.5 packets, 321 and 314 bytes with a microphone; 1.5 and 1.7, 143 and 134 without.
+HELD_IN: Final[Mapping[bool, tuple[float, float]]] = MappingProxyType({True: (4, 330), False: (2, 150)})
+HELD_OUT: Final[Mapping[bool, tuple[float, float]]] = MappingProxyType({True: (5, 320), False: (2, 140)})
 # bench/held.py, in the busiest second: 28 packets and 8.0 kB in, with up to 17 packets of the reference
 # agent's sound; 25 packets and 5.7 kB out. A real agent sends 50 packets a second of 130 bytes (20 ms of Opus
 # at 32 kbit/s and 50 bytes of RTP, SRTP, UDP and IP).
