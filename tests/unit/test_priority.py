@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import pytest
 
-from lk_users.priority import HURRY, first_in_line
+from lk_users.priority import HURRY, LOCK_KEPT_S, first_in_line
 
 
 class System:
@@ -44,6 +45,18 @@ def test_without_the_right_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> N
     with first_in_line():
         seen.append(system.nice)
     assert (seen, system.nice) == ([3], 3)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_interpreters_lock_is_kept_meanwhile(monkeypatch: pytest.MonkeyPatch, *, allowed: bool) -> None:
+    System(monkeypatch, allowed=allowed)
+    before_s = sys.getswitchinterval()
+    with first_in_line():
+        assert sys.getswitchinterval() == pytest.approx(LOCK_KEPT_S)
+    assert sys.getswitchinterval() == before_s
+    with pytest.raises(KeyError), first_in_line():
+        raise KeyError
+    assert sys.getswitchinterval() == before_s
 
 
 def test_the_real_one_leaves_us_as_we_were() -> None:
