@@ -41,6 +41,8 @@ PERCENTS: Final = (50, 90)
 CLIPPED_MS: Final = CLIPPED_NS / NS_PER_MS
 # From half of it on, a session is near the rule's bound.
 NEARLY_MS: Final = CLIPPED_MS / 2
+# What the server's API tells of the job, whoever listens. An agent that only we did not see is none of these.
+NEVER_CAME: Final = (Finding.NEVER_ASSIGNED, Finding.REJECTED, Finding.ASSIGNED_NOT_JOINED)
 
 
 def section(records: Sequence[Record], trailers: Sequence[Trailer]) -> dict[str, Any] | None:
@@ -51,11 +53,12 @@ def section(records: Sequence[Record], trailers: Sequence[Trailer]) -> dict[str,
     }
     if not sides[WITNESS]:
         return None
+    outcomes = {name: tally(record.outcome for record in side) for name, side in sides.items()}
     return {
         "sessions": len(sides[WITNESS]),
         "order": sides[WITNESS][0].order,
-        "outcomes": {name: tally(record.outcome for record in side) for name, side in sides.items()},
-        "unlike": _unlike(sides),
+        "outcomes": outcomes,
+        "unlike": _unlike(sides, outcomes),
         "marks": {mark.value: _compare(sides, _at(mark)) for mark in COMPARED},
         "hearing": _compare(sides, _hearing_ns),
         "join_to_audio": _compare(sides, _join_to_audio_ns),
@@ -72,14 +75,15 @@ def came_late(record: Record) -> bool:
     return joined_ns is not None and record.marks_ns.get(Mark.CONNECTED, joined_ns) > joined_ns
 
 
-def _unlike(sides: Mapping[str, Sequence[Record]]) -> list[dict[str, Any]]:
+def _unlike(
+    sides: Mapping[str, Sequence[Record]], outcomes: Mapping[str, Mapping[str, int]]
+) -> list[dict[str, Any]]:
     """The sessions that make the sides differ: those with an outcome that equal sides have in unlike numbers,
     or that only one of unequal sides has; but not with the most frequent such one, for where one of 79 is on
     the other side of a rule, it is that one. ``why``: empty where the record does not say."""
     if not sides[OTHER]:
         return []
-    counts = {name: tally(record.outcome for record in side) for name, side in sides.items()}
-    ours, theirs = counts[OTHER], counts[WITNESS]
+    ours, theirs = outcomes[OTHER], outcomes[WITNESS]
     if len(sides[OTHER]) == len(sides[WITNESS]):
         unlike = {name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)}
     else:
@@ -105,9 +109,7 @@ def _why(record: Record) -> str:
     """What made the outcome that is no matter of hearing; empty where nothing is known."""
     if record.outcome == Finding.OK:
         return _nearly_clipped(record)
-    if Mark.AGENT_SEEN not in record.marks_ns and not record.agent_sid:
-        return record.findings[record.outcome]
-    return ""
+    return record.cause if record.outcome in NEVER_CAME else ""
 
 
 def _nearly_clipped(record: Record) -> str:

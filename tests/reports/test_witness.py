@@ -192,6 +192,15 @@ def test_an_agent_that_never_came_was_not_misheard() -> None:
     assert [(one["outcome"], one["why"]) for one in found["unlike"]] == [("never_assigned", cause)]
 
 
+@pytest.mark.parametrize("outcome", [Finding.CLIENT_BLIND, Finding.ENGINE_CRASHED, Finding.CONNECT_FAILED])
+def test_an_agent_that_only_this_side_did_not_see_explains_nothing(outcome: Finding) -> None:
+    """That is what a witness is there to find."""
+    blind = replace(MIXED[2], marks_ns={}, agent_sid="", findings={outcome.value: "the API lists agent-1"})
+    found = section((MIXED[0], MIXED[1], blind, MIXED[3]), [])
+    assert found is not None
+    assert [(one["outcome"], one["why"]) for one in found["unlike"]] == [(outcome, "")]
+
+
 def test_of_unequal_sides_only_what_one_has_alone_counts() -> None:
     """Six of 600 cannot have all that the others have."""
     late = replace(MIXED[2], findings={Finding.WELCOME_LATE.value: "9 s"})
