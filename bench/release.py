@@ -1,4 +1,5 @@
-"""What keeping the interpreter's lock brings to a release on a busy machine: raw_write beside os.write.
+"""What keeping the interpreter's lock brings to a release on a busy machine: raw_write while no other thread
+gets it, beside os.write as Python has it.
 
     python bench/release.py [--writes 600] [--rounds 20]
 
@@ -14,14 +15,15 @@ import argparse
 import os
 import selectors
 import socket
-import statistics
 import subprocess
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from lk_users.priority import first_in_line
+from lk_users.clock import NS_PER_MS
+from lk_users.priority import LOCK_KEPT_S, first_in_line
+from lk_users.stats import spread_ms
 from lk_users.wire.raw_write import raw_write
 
 if TYPE_CHECKING:
@@ -48,15 +50,18 @@ def small_tasks(over: threading.Event) -> None:
         sum(range(2_000))
 
 
-def moments_ms(write: Callable[[int, bytes], int], sockets: Sequence[socket.socket]) -> list[float]:
-    """Of one round."""
+def moments_ms(
+    write: Callable[[int, bytes], int], lock_s: float, sockets: Sequence[socket.socket]
+) -> list[float]:
+    """Of one round. ``lock_s``: how long another thread asks for the lock before it gets it."""
     with first_in_line():
+        sys.setswitchinterval(lock_s)
         began_ns = time.monotonic_ns()
         moments_ns = []
         for end in sockets:
             write(end.fileno(), REQUEST)
             moments_ns.append(time.monotonic_ns() - began_ns)
-    return [moment_ns / 1e6 for moment_ns in moments_ns]
+    return [moment_ns / NS_PER_MS for moment_ns in moments_ns]
 
 
 def main() -> None:
@@ -76,9 +81,13 @@ def main() -> None:
     seen: dict[str, list[float]] = {"os.write": [], "raw_write": []}
     try:
         for _ in range(arguments.rounds):
-            for name, write in (("os.write", os.write), ("raw_write", raw_write)):
+            for name, write, lock_s in (
+                ("os.write", os.write, sys.getswitchinterval()),
+                ("raw_write", raw_write, LOCK_KEPT_S),
+            ):
+                # So that what the last round sent has been read.
                 time.sleep(0.1)
-                seen[name] += moments_ms(write, sockets)
+                seen[name] += moments_ms(write, lock_s, sockets)
     finally:
         over.set()
         beside.join()
@@ -87,13 +96,13 @@ def main() -> None:
             worker.wait()
         os.kill(reader, 9)
         os.waitpid(reader, 0)
-    figures = {}
-    for name, values in seen.items():
-        cuts = statistics.quantiles(values, n=100)
-        figures[name] = cuts[49], cuts[98], max(values)
-        print(f"{name:<9} p50 {cuts[49]:.1f}, p99 {cuts[98]:.1f}, max {max(values):.1f} ms")
-    rows = zip(("p50", "p99", "max"), figures["os.write"], figures["raw_write"], strict=True)
-    print("ratio     " + ", ".join(f"{name} {kept / plain:.2f}" for name, plain, kept in rows))
+    figures = {name: spread_ms(values, (50, 99, 100)) for name, values in seen.items()}
+    for name, figure in figures.items():
+        print(f"{name:<9} p50 {figure['p50']:.1f}, p99 {figure['p99']:.1f}, max {figure['max']:.1f} ms")
+    plain, kept = figures["os.write"], figures["raw_write"]
+    print(
+        "ratio     " + ", ".join(f"{name} {kept[name] / plain[name]:.2f}" for name in ("p50", "p99", "max"))
+    )
 
 
 if __name__ == "__main__":

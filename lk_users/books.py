@@ -50,14 +50,14 @@ class Books:
         """``parked``: how many of its users there are."""
         stream = open_stream(influx, run_dir, worker.name, clock)
         self.series = WorkerSeries(stream, worker, settings, clock, meters, parked)
-        self.counts = dict(NOTHING_YET)
+        self.counts: dict[str, int]
         """Of the burst: ``decided``, of these ``welcomed``; ``answered`` wait for nothing any more."""
-        self.records: list[Record] = []
+        self.records: list[Record]
         """Of the burst, final."""
         self._journal = Journal(run_dir, worker.name, worker.region)
         self._run_dir = run_dir
-        self._sounds = FailedSounds(run_dir)
         self._stats = stats
+        self.begin()
 
     def begin(self) -> None:
         """A burst of its own: nothing of the last one counts any more."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # Enough to keep the core against whoever our own writes wake up; not so much as to starve the system.
 HURRY: Final = -10
 # How long one thread asks another for the interpreter's lock before that has to let it go: 5 ms else. No
-# release takes so long.
+# release takes so long. Whoever lets it go meanwhile asks for it as long: write with wire/raw_write alone.
 LOCK_KEPT_S: Final = 0.5
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lk_users import capacity, sizing
@@ -40,7 +41,8 @@ def _size(arguments: argparse.Namespace) -> int:
     options = {name: getattr(arguments, name) for name in names}
     agent = "" if arguments.dispatch == "none" else "any"
     settings = Settings.from_options({**options, "agent_name": agent}, arguments.users)
-    found = sizing.size(
+    plan = partial(
+        sizing.size,
         settings.users,
         dispatch=settings.dispatch,
         mic=settings.mic != "none",
@@ -50,18 +52,10 @@ def _size(arguments: argparse.Namespace) -> int:
     known = capacity.load(Identity.here(), capacity.path())
     calibrated, note = None, known.ignored
     if known.capacity is not None:
-        each = known.capacity.users_a_process(sizing.USERS_A_PROCESS)
-        calibrated = sizing.size(
-            settings.users,
-            dispatch=settings.dispatch,
-            mic=settings.mic != "none",
-            witness=settings.witness,
-            region_users=settings.region_users,
-            users_a_process=each,
-        )
+        calibrated = plan(users_a_process=known.capacity.users_a_process(sizing.USERS_A_PROCESS))
         note = (
             f"This machine was calibrated on {known.capacity.measured_at[:10]}: a process of it carries "
             f"{known.capacity.told} users; the table plans with {sizing.USERS_A_PROCESS} on any."
         )
-    print("\n".join(sizing.lines(found, Machine.here(), calibrated, note)))
+    print("\n".join(sizing.lines(plan(), Machine.here(), calibrated, note)))
     return ExitCode.PASS

@@ -13,8 +13,6 @@ from lk_users.wire.raw_write import raw_write
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-NULL = os.open(os.devnull, os.O_WRONLY)
-
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
@@ -64,14 +62,16 @@ def another_thread_got_in(write: Callable[[int, bytes], int], tries: int) -> boo
     thread.start()
     before_s = sys.getswitchinterval()
     sys.setswitchinterval(60)
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
         start.release()
         for _ in range(tries):
-            write(NULL, b"x")
+            write(null, b"x")
             if came.is_set():
                 return True
         return False
     finally:
+        os.close(null)
         sys.setswitchinterval(before_s)
         thread.join()
 
