@@ -1,12 +1,11 @@
-"""What keeping the interpreter's lock brings to a release on a busy machine: raw_write while no other thread
-gets it, beside os.write as Python has it.
+"""What precedence brings to a release on a busy machine.
 
     python bench/release.py [--writes 600] [--rounds 20]
 
 So many TCP connections over loopback to a process that reads, with as many more processes at work as there
-are cores; beside us a thread of ours with something to do each millisecond, as the greenlets have while a
-burst begins. In turn, each write of a round by the one or the other: the moment after each, from the first,
-as percentiles over all rounds, and the ratio.
+are cores, each in a session of its own as servers are; beside us a thread of ours with something to do each
+millisecond, as the greenlets have while a burst begins. In turn, a round with and a round without: the moment
+after each write, from the first, as percentiles over all rounds, and the ratio.
 """
 
 from __future__ import annotations
@@ -22,12 +21,11 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from lk_users.clock import NS_PER_MS
-from lk_users.priority import LOCK_KEPT_S, first_in_line
-from lk_users.stats import spread_ms
-from lk_users.wire.raw_write import raw_write
+from lk_users.priority import Precedence
+from lk_users.stats import percentile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 REQUEST: Final = b"POST /twirp/livekit.AgentDispatchService/CreateDispatch HTTP/1.1\r\n" + b"x" * 600
 AT_WORK: Final = "while True: sum(range(1000))"
@@ -35,6 +33,7 @@ AT_WORK: Final = "while True: sum(range(1000))"
 
 def read_all(listener: socket.socket) -> None:
     """Until killed: take every connection, read whatever comes."""
+    os.setsid()
     with selectors.DefaultSelector() as chosen:
         chosen.register(listener, selectors.EVENT_READ)
         while True:
@@ -50,22 +49,18 @@ def small_tasks(over: threading.Event) -> None:
         sum(range(2_000))
 
 
-def moments_ms(
-    write: Callable[[int, bytes], int], lock_s: float, sockets: Sequence[socket.socket]
-) -> list[float]:
-    """Of one round. ``lock_s``: how long another thread asks for the lock before it gets it."""
-    with first_in_line():
-        sys.setswitchinterval(lock_s)
-        began_ns = time.monotonic_ns()
-        moments_ns = []
-        for end in sockets:
-            write(end.fileno(), REQUEST)
-            moments_ns.append(time.monotonic_ns() - began_ns)
+def moments_ms(sockets: Sequence[socket.socket]) -> list[float]:
+    """Of one round."""
+    began_ns = time.monotonic_ns()
+    moments_ns = []
+    for end in sockets:
+        os.write(end.fileno(), REQUEST)
+        moments_ns.append(time.monotonic_ns() - began_ns)
     return [moment_ns / NS_PER_MS for moment_ns in moments_ns]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="a release, with and without the interpreter's lock")
+    parser = argparse.ArgumentParser(description="a release, with and without precedence")
     parser.add_argument("--writes", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=20)
     arguments = parser.parse_args()
@@ -73,21 +68,24 @@ def main() -> None:
     reader = os.fork()
     if not reader:
         read_all(listener)
-    workers = [subprocess.Popen([sys.executable, "-c", AT_WORK]) for _ in range(os.cpu_count() or 1)]
+    at_work = (sys.executable, "-c", AT_WORK)
+    workers = [subprocess.Popen(at_work, start_new_session=True) for _ in range(os.cpu_count() or 1)]
     sockets = [socket.create_connection(listener.getsockname()) for _ in range(arguments.writes)]
     over = threading.Event()
     beside = threading.Thread(target=small_tasks, args=(over,))
     beside.start()
-    seen: dict[str, list[float]] = {"os.write": [], "raw_write": []}
+    precedence = Precedence()
+    without_ms: list[float] = []
+    with_ms: list[float] = []
     try:
         for _ in range(arguments.rounds):
-            for name, write, lock_s in (
-                ("os.write", os.write, sys.getswitchinterval()),
-                ("raw_write", raw_write, LOCK_KEPT_S),
-            ):
-                # So that what the last round sent has been read.
-                time.sleep(0.1)
-                seen[name] += moments_ms(write, lock_s, sockets)
+            # So that what the last round sent has been read.
+            time.sleep(0.1)
+            without_ms += moments_ms(sockets)
+            time.sleep(0.1)
+            precedence.take()
+            with_ms += moments_ms(sockets)
+            precedence.give_back()
     finally:
         over.set()
         beside.join()
@@ -96,13 +94,9 @@ def main() -> None:
             worker.wait()
         os.kill(reader, 9)
         os.waitpid(reader, 0)
-    figures = {name: spread_ms(values, (50, 99, 100)) for name, values in seen.items()}
-    for name, figure in figures.items():
-        print(f"{name:<9} p50 {figure['p50']:.1f}, p99 {figure['p99']:.1f}, max {figure['max']:.1f} ms")
-    plain, kept = figures["os.write"], figures["raw_write"]
-    print(
-        "ratio     " + ", ".join(f"{name} {kept[name] / plain[name]:.2f}" for name in ("p50", "p99", "max"))
-    )
+    for p in (50, 99, 100):
+        without, preceding = percentile(sorted(without_ms), p), percentile(sorted(with_ms), p)
+        print(f"p{p:<3} without {without:.1f} ms, with {preceding:.1f} ms: {preceding / without:.2f} times")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock, WallWatch
 from lk_users.ending import Ending, bounded
 from lk_users.health import Trailer
 from lk_users.plan import planned, sessions
-from lk_users.priority import first_in_line
+from lk_users.priority import Precedence
 from lk_users.record import Mark
 from lk_users.session import Session
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 BUILD_CONCURRENCY = 32
 # The loop's timers tick in ms; the rest of the way to T0 is spun.
 SPIN_NS = 3 * NS_PER_MS
+# So long before T0 the loop's thread takes precedence: enough for each process on this machine to do so.
+PRECEDENCE_NS = 20 * NS_PER_MS
 # From so long before T0 on it stays where it is.
 SETTLED_NS = 300 * NS_PER_MS
 
@@ -117,6 +119,7 @@ class Burst:
         self._read_cpu_s = 0.0
         self._records = 0
         self._timers: list[asyncio.TimerHandle] = []
+        self._precedence = Precedence()
         self._views: dict[Session, ServerView] = {}
         self._looking: asyncio.Task[None] | None = None
         self._ending: Ending | None = None
@@ -149,6 +152,7 @@ class Burst:
             session.announce(t0_ns, t0_wall_ns)
             batches.setdefault(session.planned.offset_ns, []).append(session)
         for offset_ns, batch in batches.items():
+            self._after(loop, t0_ns + offset_ns - PRECEDENCE_NS, self._precedence.take)
             self._after(loop, t0_ns + offset_ns - SPIN_NS, self._release, t0_ns + offset_ns, batch)
         if not self.sessions and not again:
             loop.call_soon(self._reporter.all_decided)
@@ -168,6 +172,7 @@ class Burst:
         """End every session that is not decided."""
         for timer in self._timers:
             timer.cancel()
+        self._precedence.give_back()
         for session in self.sessions:
             session.cancel(cause)
         self._restore_gc()
@@ -235,11 +240,14 @@ class Burst:
         clock = self._clock
         self._begun = True
         # Who takes our core in mid-release delays every write after it.
-        with first_in_line():
+        self._precedence.take()
+        try:
             while clock.monotonic_ns() < due_ns:
                 pass
             for session in batch:
                 session.fire()
+        finally:
+            self._precedence.give_back()
         loop = asyncio.get_running_loop()
         for session in batch:
             session.fired(loop)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 import ssl
 from dataclasses import dataclass
@@ -29,7 +30,6 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from lk_users.clock import SystemClock
 from lk_users.errors import ConnectionCut, EngineCrashed, HttpError, UpgradeRefused, WireError
-from lk_users.wire.raw_write import raw_write
 from lk_users.wire.tls import TlsPipe
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Armed(asyncio.Protocol):
         """Past the transport: uvloop keeps what it is given to the end of the loop's turn, so all of a burst
         would leave after the last session's moment was taken."""
         try:
-            sent = raw_write(self._fd, self._loaded)
+            sent = os.write(self._fd, self._loaded)
         except BlockingIOError:
             sent = 0
         except OSError:

@@ -49,6 +49,27 @@ def no_spin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     gc.enable()
 
 
+class NotedPrecedence:
+    """When, and between how many writes, it was taken and given back. Idempotent as the real one."""
+
+    def __init__(self, one: Bench) -> None:
+        self._one = one
+        self._taken = False
+        self.noted: list[tuple[str, float, int]] = []
+
+    def take(self) -> None:
+        self._note("taken", before=False)
+
+    def give_back(self) -> None:
+        self._note("given back", before=True)
+
+    def _note(self, what: str, *, before: bool) -> None:
+        if self._taken is before:
+            self._taken = not before
+            fired = sum(engine.calls.count("dispatch") for engine in self._one.engines)
+            self.noted.append((what, (self._one.clock.monotonic_ns() - v.T0_NS) / NS_PER_MS, fired))
+
+
 class FakeApi:
     """Lists one dispatch a room, with a job from ``jobs_after_s`` on; ``fault`` is raised instead."""
 
@@ -285,6 +306,42 @@ def test_the_last_stretch_to_t0_is_spun(monkeypatch: pytest.MonkeyPatch) -> None
     one = bench(work, users=3)
     assert v.T0_NS - woke[0] == 3 * NS_PER_MS
     assert [session.marks_ns["fired"] for session in one.burst.sessions] == [0, 0, 0]
+
+
+def noted_precedence(work: Callable[[Bench], Coroutine[Any, Any, None]], **changes: Any) -> Any:
+    made: list[NotedPrecedence] = []
+
+    async def noting(one: Bench) -> None:
+        made.append(NotedPrecedence(one))
+        one.burst._precedence = made[0]  # type: ignore[assignment]
+        await work(one)
+
+    bench(noting, **changes)
+    return made[0].noted
+
+
+def test_precedence_is_there_before_it_is_needed_and_gone_after_the_last_write() -> None:
+    assert noted_precedence(Bench.whole) == [("taken", -20, 0), ("given back", 0, USERS)]
+
+
+def test_precedence_for_each_batch() -> None:
+    noted = noted_precedence(Bench.whole, users=4, options={"batch_size": "2", "batch_delay": "1"})
+    assert noted == [("taken", -20, 0), ("given back", 0, 2), ("taken", 980, 2), ("given back", 1000, 4)]
+
+
+def test_batches_that_follow_closely_do_not_lose_it() -> None:
+    noted = noted_precedence(Bench.whole, users=4, options={"batch_size": "2", "batch_delay": "0.01"})
+    assert noted == [("taken", -20, 0), ("given back", 0, 2), ("taken", 10, 2), ("given back", 10, 4)]
+
+
+def test_a_burst_that_is_called_off_gives_precedence_back() -> None:
+    async def work(one: Bench) -> None:
+        await one.start()
+        await one.until(-0.01)
+        one.burst.cancel("stopped")
+        await one.until(5)
+
+    assert noted_precedence(work) == [("taken", -20, 0), ("given back", -10, 0)]
 
 
 def test_failures_in_build_end_at_t0_and_the_others_go_on() -> None:
