@@ -121,11 +121,15 @@ def addresses_here(target: Target) -> int:
     # It imports WebRTC, which not every command needs.
     from lk_users.wire.seams import host_addresses
 
-    loopback = False
+    return max(1, len(host_addresses(loopback=on_loopback(target))))
+
+
+def on_loopback(target: Target) -> bool:
+    """Is the target on this machine, and only there?"""
     if target.is_known:
         with contextlib.suppress(WireError):
-            loopback = Endpoint.resolve(target.host, target.port, target.authority, tls=False).loopback
-    return max(1, len(host_addresses(loopback=loopback)))
+            return Endpoint.resolve(target.host, target.port, target.authority, tls=False).loopback
+    return False
 
 
 def raise_handle_limit(sessions: int, addresses: int) -> None:

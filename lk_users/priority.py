@@ -38,6 +38,16 @@ class Precedence:
             undo()
 
 
+def may_precede() -> bool:
+    """May a thread of ours go before all that is not real-time?"""
+    try:
+        undo = _real_time()
+    except OSError:
+        return False
+    undo()
+    return True
+
+
 def _raised() -> Callable[[], None]:
     """Take what the system lets us have; gives the way back."""
     for way in (_real_time, _hurry):

@@ -178,6 +178,19 @@ def handles_check(users: int, processes: int, addresses: int, machine: Machine) 
     return Check("handles", Level.FAIL, text, f"`ulimit -Hn {needed}`, or more --processes")
 
 
+def precedence_check(*, allowed: bool, here: bool) -> Check:
+    """``here``: is the server on this machine?"""
+    if allowed:
+        return Check("precedence", Level.OK, "requests leave at T0 before this machine does anything else")
+    return Check(
+        "precedence",
+        Level.WARN if here else Level.OPEN,
+        "whatever else this machine does at T0 may delay the requests"
+        + (", and the server is on it" if here else ""),
+        "real-time priority for this user: `ulimit -r 1`, CAP_SYS_NICE or root",
+    )
+
+
 def machine_checks(settings: Settings, processes: int, machine: Machine, known: Known) -> list[Check]:
     """Cores and memory, by what was calibrated here, or else by what is planned for."""
     each = math.ceil(settings.users / processes)

@@ -21,6 +21,7 @@ from lk_users.engines.probe import find_way
 from lk_users.engines.sdk_pool import SdkPool
 from lk_users.errors import EngineCrashed, HttpError, Refused, WireError
 from lk_users.machine import ClockState, Identity, Machine
+from lk_users.priority import may_precede
 from lk_users.record import Mark
 from lk_users.settings.process import ProcessSettings
 from lk_users.settings.run import Settings
@@ -34,6 +35,7 @@ from lk_users.tools.checks import (
     handles_check,
     machine_checks,
     plan_check,
+    precedence_check,
     reach_check,
 )
 from lk_users.tools.proposal import propose
@@ -334,6 +336,8 @@ def _size_checks(settings: Settings, asked: Asked, target: Target | None) -> lis
     if target is not None:
         addresses = preflight.addresses_here(target)
         checks.append(handles_check(settings.users, asked.processes, addresses, machine))
+    here = target is not None and preflight.on_loopback(target)
+    checks.append(precedence_check(allowed=may_precede(), here=here))
     known = capacity.load(Identity.here(), capacity.path())
     return [*checks, *machine_checks(settings, asked.processes, machine, known)]
 

@@ -22,6 +22,7 @@ from lk_users.tools.checks import (
     lines,
     machine_checks,
     plan_check,
+    precedence_check,
     reach_check,
 )
 from lk_users.wire.reach import Reached
@@ -115,6 +116,21 @@ def test_handles(users: int, processes: int, addresses: int, limit: int, level: 
     found = handles_check(users, processes, addresses, replace(TWO, handles=limit))
     assert found.level is level
     assert f"the hard limit is {limit:,}" in found.text
+
+
+@pytest.mark.parametrize(
+    ("allowed", "here", "level", "remedy"),
+    [
+        (True, True, Level.OK, ""),
+        (True, False, Level.OK, ""),
+        (False, True, Level.WARN, "`ulimit -r 1`"),
+        (False, False, Level.OPEN, "`ulimit -r 1`"),
+    ],
+)
+def test_precedence(*, allowed: bool, here: bool, level: Level, remedy: str) -> None:
+    found = precedence_check(allowed=allowed, here=here)
+    assert (found.level, remedy in found.remedy, bool(found.remedy)) == (level, True, not allowed)
+    assert ("the server is on it" in found.text) is (level is Level.WARN)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lk_users.priority import HURRY, Precedence
+from lk_users.priority import HURRY, Precedence, may_precede
 
 BEFORE = (os.SCHED_BATCH, 0)
 
@@ -62,6 +62,13 @@ def test_for_a_moment_as_far_as_the_system_lets_us(
     system.nice = 5
     precedence.give_back()
     assert system.given == (BEFORE, 5)
+
+
+@pytest.mark.parametrize("real_time", [True, False])
+def test_who_may(monkeypatch: pytest.MonkeyPatch, *, real_time: bool) -> None:
+    system = System(monkeypatch, real_time=real_time, nicer=True)
+    assert may_precede() is real_time
+    assert system.given == (BEFORE, 3)
 
 
 def test_where_there_are_no_such_policies(monkeypatch: pytest.MonkeyPatch) -> None:
