@@ -25,29 +25,22 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lk_users.local import stack
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 LOCUSTFILE = Path(__file__).parent.parent / "locustfiles" / "burst.py"
 
 
-def run(
-    users: int, *options: str, udp_port: bool = False, cores: Iterable[int] | None = None
-) -> dict[str, Any]:
-    """One run's summary.json, with ``wall_s`` and ``code`` beside it. ``cores``: for the generator alone."""
-    cores = os.sched_getaffinity(0) if cores is None else cores
+def run(users: int, *options: str, udp_port: bool = False, locustfile: Path = LOCUSTFILE) -> dict[str, Any]:
+    """One run's summary.json, with ``wall_s`` and ``code`` beside it."""
     with tempfile.TemporaryDirectory() as passing:
         kept = os.environ.get("KEEP")
         if kept:
             Path(kept).mkdir(parents=True, exist_ok=True)
         folder = tempfile.mkdtemp(dir=kept) if kept else passing
         command = [
-            "taskset", "--cpu-list", ",".join(map(str, cores)),
-            sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary",
+            sys.executable, "-m", "locust", "-f", str(locustfile), "--headless", "--only-summary",
             "--baseline", "0",
             "-u", str(users), "-r", str(users), "--agent-name", stack.AGENT_NAME, "--run-dir", folder,
             *options,

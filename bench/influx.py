@@ -6,15 +6,17 @@
     replay    ``lk-users replay`` of 5,000 records
     burst     600 with the sink, without it, and with a database that is away, slow or refuses, in turn: start
               error and lag as ratios to the runs without it
+    share     what the sink takes of the process in such a burst, by its own account (sink_account.py): lag of
+              two runs differs by more than that anyway
 
 ``burst`` takes five rounds of five runs, each round begins with another kind, and a figure is the median of
-its rounds. The generator has a core to itself, so that what else is at work here does not count as the sink's
-doing. ROUNDS=1 in the environment for a short look; KEEP=DIR keeps the run folders there.
+its rounds. ROUNDS=1 in the environment for a short look; KEEP=DIR keeps the run folders there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import resource
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
 POINTS = 20_000
 AWAY_POINTS = 100_000
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
-GENERATOR_CORE = 0
+ACCOUNTED = Path(__file__).parent / "sink_account.py"
 
 
 @contextlib.contextmanager
@@ -131,7 +133,7 @@ def replay() -> None:
 def run(env: Mapping[str, str], *options: str) -> dict[str, Any]:
     """One burst's summary."""
     with pushed(env):
-        return run_burst(600, *options, cores=(GENERATOR_CORE,))
+        return run_burst(600, *options)
 
 
 @contextlib.contextmanager
@@ -146,19 +148,42 @@ def pushed(env: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def burst(*options: str) -> None:
-    seen: dict[str, list[dict[str, Any]]] = {}
-    # For all that is started here, but for the generator.
-    os.sched_setaffinity(0, os.sched_getaffinity(0) - {GENERATOR_CORE})
-    for number in range(ROUNDS):
-        with database() as up, SlowProxy(up.port, delay_s=10.0) as slow:
-            kinds = {
-                "without": {},
+@contextlib.contextmanager
+def databases() -> Iterator[tuple[Influxd, dict[str, dict[str, str]]]]:
+    """A real one, and the environment that leads to it in each state, by name."""
+    with database() as up, SlowProxy(up.port, delay_s=10.0) as slow:
+        yield (
+            up,
+            {
                 "with": up.env(),
                 "away": {**up.env(), "LK_INFLUX_URL": "http://127.0.0.1:9"},
                 "slow": {**up.env(), "LK_INFLUX_URL": slow.url},
                 "refused": {**up.env(), "INFLUX_TOKEN": "wrong"},
-            }
+            },
+        )
+
+
+def share(*options: str) -> None:
+    with databases() as (_, kinds), tempfile.TemporaryDirectory() as folder:
+        account = Path(folder) / "account.json"
+        for kind in kinds:
+            with pushed({**kinds[kind], "SINK_ACCOUNT": str(account)}):
+                summary = run_burst(600, *options, locustfile=ACCOUNTED)
+            took, lag = json.loads(account.read_text()), measured(summary)["lag p95"]
+            print(
+                f"{kind:<8} CPU from T0 - 1 s to T0 + 5 s {took['cpu_ms']:.1f} ms "
+                f"({took['cpu_ms'] / 60:.2f} % of a core), at one go up to {took['longest_ms']:.2f} ms, "
+                f"where lag p95 is {lag:.0f} ms; while requests left {took['release_cpu_ms']:.2f} ms; "
+                f"in the whole run {took['run_cpu_ms']:.0f} ms",
+                flush=True,
+            )
+
+
+def burst(*options: str) -> None:
+    seen: dict[str, list[dict[str, Any]]] = {}
+    for number in range(ROUNDS):
+        with databases() as (up, states):
+            kinds = {"without": {}, **states}
             order = deque(kinds)
             order.rotate(-number)
             for kind in order:
@@ -196,7 +221,7 @@ def medians(summaries: list[dict[str, Any]]) -> dict[str, float]:
     return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
 
 
-BENCHES = {"sink": sink, "replay": replay, "burst": burst}
+BENCHES = {"sink": sink, "replay": replay, "burst": burst, "share": share}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in BENCHES:

@@ -75,7 +75,7 @@ def test_all_is_well(stack: Stack, tmp_path: Path) -> None:
     told = preflight(stack.env(), tmp_path, "-u", "100", "--agent-name", "welcome", "--probe")
     assert (told.code, told.err) == (0, "")
     assert told.levels() == dict.fromkeys(NAMES, "ok"), told.out
-    assert told.out.splitlines()[-1] == "12 ok, 0 warn, 0 fail. The run can start."
+    assert told.out.splitlines()[-1] == "13 ok, 0 warn, 0 fail. The run can start."
     assert "welcome came after 0." in told.checks["agent"][1]
     assert "open source 1.13.5" in told.checks["server"][1]
     assert "TCP in " in told.checks["reach"][1]
