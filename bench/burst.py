@@ -80,18 +80,25 @@ def figures(name: str, summary: dict[str, Any]) -> str:
     return " | ".join(cells)
 
 
+def users_cost_ms(users: int, way: str, *options: str) -> float:
+    """What a session costs up to its welcome: a run, less the same run on an engine that does nothing."""
+    listen = run(users, "--dispatch", way, *options)
+    print(figures(f"{users:,} by {way}", listen), flush=True)
+    length_s = listen["marks"]["welcomed"]["max"] / 1000
+    idle = run(users, "--engine", "idle", "--watch", f"{length_s:.1f}", *options)
+    cost_ms = cpu_ms(listen) - cpu_ms(idle)
+    reads_ms = 1000 * sum(worker["read_cpu_s"] for worker in listen["workers"]) / users
+    print(
+        f"    less the same run on an engine that does nothing ({cpu_ms(idle):.1f} ms): "
+        f"{cost_ms:.1f} ms a session; reads and clean-up {reads_ms:.1f} ms",
+        flush=True,
+    )
+    return cost_ms
+
+
 def ways(*extra: str) -> None:
     for way in ("api", "room", "token"):
-        listen = run(600, "--dispatch", way, *extra)
-        print(figures(f"600 by {way}", listen), flush=True)
-        length_s = listen["marks"]["welcomed"]["max"] / 1000
-        idle = run(600, "--engine", "idle", "--watch", f"{length_s:.1f}", *extra)
-        reads_ms = 1000 * sum(worker["read_cpu_s"] for worker in listen["workers"]) / 600
-        print(
-            f"    less the same run on an engine that does nothing ({cpu_ms(idle):.1f} ms): "
-            f"{cpu_ms(listen) - cpu_ms(idle):.1f} ms a session; reads and clean-up {reads_ms:.1f} ms",
-            flush=True,
-        )
+        users_cost_ms(600, way, *extra)
 
 
 def repeat(*extra: str) -> None:
@@ -107,12 +114,9 @@ def processes(*extra: str) -> None:
 
 def sizes(*extra: str) -> None:
     for way in ("api", "room"):
-        costs_ms = []
-        for users, options in ((200, ()), (1200, ("--processes", "2"))):
-            summary = run(users, "--dispatch", way, *options, *extra)
-            print(figures(f"{users} by {way}", summary), flush=True)
-            costs_ms.append(cpu_ms(summary))
-        print(f"    1,200 against 200: {costs_ms[1] / costs_ms[0]:.2f} times the CPU a session", flush=True)
+        few_ms = users_cost_ms(200, way, *extra)
+        many_ms = users_cost_ms(1200, way, "--processes", "2", *extra)
+        print(f"    1,200 against 200: {many_ms / few_ms:.2f} times the CPU a session", flush=True)
 
 
 def mic(*extra: str) -> None:
