@@ -152,27 +152,25 @@ def pushed(env: Mapping[str, str]) -> Iterator[None]:
 def databases() -> Iterator[tuple[Influxd, dict[str, dict[str, str]]]]:
     """A real one, and the environment that leads to it in each state, by name."""
     with database() as up, SlowProxy(up.port, delay_s=10.0) as slow:
-        yield (
-            up,
-            {
-                "with": up.env(),
-                "away": {**up.env(), "LK_INFLUX_URL": "http://127.0.0.1:9"},
-                "slow": {**up.env(), "LK_INFLUX_URL": slow.url},
-                "refused": {**up.env(), "INFLUX_TOKEN": "wrong"},
-            },
-        )
+        states = {
+            "with": up.env(),
+            "away": {**up.env(), "LK_INFLUX_URL": "http://127.0.0.1:9"},
+            "slow": {**up.env(), "LK_INFLUX_URL": slow.url},
+            "refused": {**up.env(), "INFLUX_TOKEN": "wrong"},
+        }
+        yield up, states
 
 
 def share(*options: str) -> None:
-    with databases() as (_, kinds), tempfile.TemporaryDirectory() as folder:
+    with databases() as (_, states), tempfile.TemporaryDirectory() as folder:
         account = Path(folder) / "account.json"
-        for kind in kinds:
-            with pushed({**kinds[kind], "SINK_ACCOUNT": str(account)}):
+        for kind, env in states.items():
+            with pushed({**env, "SINK_ACCOUNT": str(account)}):
                 summary = run_burst(600, *options, locustfile=ACCOUNTED)
             took, lag = json.loads(account.read_text()), measured(summary)["lag p95"]
             print(
                 f"{kind:<8} CPU from T0 - 1 s to T0 + 5 s {took['cpu_ms']:.1f} ms "
-                f"({took['cpu_ms'] / 60:.2f} % of a core), at one go up to {took['longest_ms']:.2f} ms, "
+                f"({took['cpu_percent']:.2f} % of a core), at one go up to {took['longest_ms']:.2f} ms, "
                 f"where lag p95 is {lag:.0f} ms; while requests left {took['release_cpu_ms']:.2f} ms; "
                 f"in the whole run {took['run_cpu_ms']:.0f} ms",
                 flush=True,

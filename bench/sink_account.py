@@ -52,18 +52,14 @@ class Account:
     def switched(self, event: str, between: tuple[object, object]) -> None:
         """For ``greenlet.settrace``."""
         if self._began is not None:
-            self._end()
+            at_ns, cpu_ns = self._began
+            self._stretches.append((at_ns, time.thread_time_ns() - cpu_ns))
+            self._began = None
         if between[1] in self._streams:
             self._begin()
 
     def _begin(self) -> None:
         self._began = (time.monotonic_ns(), time.thread_time_ns())
-
-    def _end(self) -> None:
-        assert self._began is not None
-        at_ns, cpu_ns = self._began
-        self._stretches.append((at_ns, time.thread_time_ns() - cpu_ns))
-        self._began = None
 
     def took(self, cpu_ns: int) -> None:
         """In a greenlet of somebody else."""
@@ -76,6 +72,7 @@ class Account:
         release_ns = self.t0_ns + RELEASE_NS
         return {
             "cpu_ms": sum(lengths_ms),
+            "cpu_percent": 100 * sum(lengths_ms) * NS_PER_MS / (last_ns - first_ns),
             "longest_ms": max(lengths_ms, default=0.0),
             "release_cpu_ms": sum(cpu_ns for at_ns, cpu_ns in inside if self.t0_ns <= at_ns < release_ns)
             / NS_PER_MS,

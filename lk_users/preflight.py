@@ -116,12 +116,12 @@ def cloud_faults(target: Target, process: ProcessSettings) -> list[str]:
     ]
 
 
-def addresses_here(target: Target) -> int:
-    """How many addresses of this machine each user offers to the target, with a socket each."""
+def addresses_here(*, loopback: bool) -> int:
+    """How many addresses of this machine each user offers to a server, with a socket each."""
     # It imports WebRTC, which not every command needs.
     from lk_users.wire.seams import host_addresses
 
-    return max(1, len(host_addresses(loopback=on_loopback(target))))
+    return max(1, len(host_addresses(loopback=loopback)))
 
 
 def on_loopback(target: Target) -> bool:

@@ -211,7 +211,8 @@ class Wiring:
         # A master has no sessions of its own but by the workers that it forked.
         here = self._leads and (processes or isinstance(self._runner, LocalRunner))
         sessions = -(-max(users, 1) // max(1, processes)) if here else 1
-        preflight.raise_handle_limit(sessions, preflight.addresses_here(checked[1]))
+        loopback = preflight.on_loopback(checked[1])
+        preflight.raise_handle_limit(sessions, preflight.addresses_here(loopback=loopback))
         if self._leads:
             preflight.check_target(checked[1], self._runtime)
             preflight.check_backend(options, self._runtime)

@@ -333,10 +333,10 @@ def _size_checks(settings: Settings, asked: Asked, target: Target | None) -> lis
             "a master has no users: ask on each worker's machine, with its share of the users and no --master"
         )
         return [*checks, Check("cores", Level.OPEN, text)]
-    if target is not None:
-        addresses = preflight.addresses_here(target)
-        checks.append(handles_check(settings.users, asked.processes, addresses, machine))
     here = target is not None and preflight.on_loopback(target)
+    if target is not None:
+        addresses = preflight.addresses_here(loopback=here)
+        checks.append(handles_check(settings.users, asked.processes, addresses, machine))
     checks.append(precedence_check(allowed=may_precede(), here=here))
     known = capacity.load(Identity.here(), capacity.path())
     return [*checks, *machine_checks(settings, asked.processes, machine, known)]

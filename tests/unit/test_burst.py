@@ -329,7 +329,7 @@ def test_precedence_for_each_batch() -> None:
     assert noted == [("taken", -20, 0), ("given back", 0, 2), ("taken", 980, 2), ("given back", 1000, 4)]
 
 
-def test_batches_that_follow_closely_do_not_lose_it() -> None:
+def test_batches_that_follow_closely_take_it_again() -> None:
     noted = noted_precedence(Bench.whole, users=4, options={"batch_size": "2", "batch_delay": "0.01"})
     assert noted == [("taken", -20, 0), ("given back", 0, 2), ("taken", 10, 2), ("given back", 10, 4)]
 
