@@ -178,12 +178,12 @@ def handles_check(users: int, processes: int, addresses: int, machine: Machine) 
     return Check("handles", Level.FAIL, text, f"`ulimit -Hn {needed}`, or more --processes")
 
 
-def precedence_check(*, allowed: bool, here: bool) -> Check:
+def priority_check(*, allowed: bool, here: bool) -> Check:
     """``here``: is the server on this machine?"""
     if allowed:
-        return Check("precedence", Level.OK, "requests leave at T0 before this machine does anything else")
+        return Check("priority", Level.OK, "requests leave at T0 before this machine does anything else")
     return Check(
-        "precedence",
+        "priority",
         Level.WARN if here else Level.OPEN,
         "whatever else this machine does at T0 may delay the requests"
         + (", and the server is on it" if here else ""),

@@ -35,7 +35,7 @@ from lk_users.tools.checks import (
     handles_check,
     machine_checks,
     plan_check,
-    precedence_check,
+    priority_check,
     reach_check,
 )
 from lk_users.tools.proposal import propose
@@ -337,7 +337,7 @@ def _size_checks(settings: Settings, asked: Asked, target: Target | None) -> lis
     if target is not None:
         addresses = preflight.addresses_here(loopback=here)
         checks.append(handles_check(settings.users, asked.processes, addresses, machine))
-    checks.append(precedence_check(allowed=may_precede(), here=here))
+    checks.append(priority_check(allowed=may_precede(), here=here))
     known = capacity.load(Identity.here(), capacity.path())
     return [*checks, *machine_checks(settings, asked.processes, machine, known)]
 

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.real
 
 NAMES = (
     "options", "reach", "key", "server", "rooms", "media", "agent", "clock", "API", "handles",
-    "precedence", "cores", "memory",
+    "priority", "cores", "memory",
 )  # fmt: skip
 
 
@@ -151,7 +151,7 @@ def test_livekit_cloud_is_not_touched_unasked(stack: Stack, tmp_path: Path) -> N
     assert told.code == 12
     assert told.levels() | {"reach": ""} == {
         "options": "ok", "cloud": "FAIL", "reach": "", "API": "warn", "plan": "warn", "handles": "ok",
-        "precedence": "ok", "cores": "warn", "memory": "ok",
+        "priority": "ok", "cores": "warn", "memory": "ok",
     }  # fmt: skip
     assert "LiveKit Cloud takes 1,000 a minute: the rest are rate_limited" in told.checks["API"][1]
     assert "--dispatch token" in told.checks["API"][1]
@@ -282,7 +282,7 @@ def test_a_backend_of_the_users_own_without_a_key(stack: Stack, tmp_path: Path) 
     assert told.code == 0, told.out
     assert told.levels() == {
         "options": "ok", "backend": "ok", "reach": "ok", "key": "-", "agent": "-", "clock": "ok", "API": "ok",
-        "handles": "ok", "precedence": "ok", "cores": "ok", "memory": "ok",
+        "handles": "ok", "priority": "ok", "cores": "ok", "memory": "ok",
     }  # fmt: skip
     assert (probed.code, probed.checks["server"][0], probed.checks["agent"][0]) == (0, "-", "ok"), probed.out
     nobody = preflight(url, tmp_path, *run, f"http://127.0.0.1:{free_port()}/token")

@@ -22,7 +22,7 @@ from lk_users.tools.checks import (
     lines,
     machine_checks,
     plan_check,
-    precedence_check,
+    priority_check,
     reach_check,
 )
 from lk_users.wire.reach import Reached
@@ -127,8 +127,8 @@ def test_handles(users: int, processes: int, addresses: int, limit: int, level: 
         (False, False, Level.OPEN, "`ulimit -r 1`"),
     ],
 )
-def test_precedence(*, allowed: bool, here: bool, level: Level, remedy: str) -> None:
-    found = precedence_check(allowed=allowed, here=here)
+def test_priority(*, allowed: bool, here: bool, level: Level, remedy: str) -> None:
+    found = priority_check(allowed=allowed, here=here)
     assert (found.level, remedy in found.remedy, bool(found.remedy)) == (level, True, not allowed)
     assert ("the server is on it" in found.text) is (level is Level.WARN)
 
