@@ -62,6 +62,7 @@ from lk_users.wire.keepalive import (
     is_response,
 )
 from lk_users.wire.microphone import Microphone, SilentSender
+from lk_users.wire.ticks import sleep_about
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -151,7 +152,7 @@ class PacketReceiver(RTCRtpReceiver):
         private._RTCRtpReceiver__rtcp_started.set()
         with contextlib.suppress(asyncio.CancelledError):
             while True:
-                await asyncio.sleep(REPORT_INTERVAL_S * (0.5 + random.random()))
+                await sleep_about(REPORT_INTERVAL_S * (0.5 + random.random()))
                 reports = [self._report(ssrc, stream) for ssrc, stream in self.streams().items()]
                 if reports:
                     await self._send_rtcp(RtcpRrPacket(private._RTCRtpReceiver__rtcp_ssrc, reports))
@@ -335,7 +336,7 @@ class _Chosen:
         failures = 0
         while True:
             self._ask()
-            await asyncio.sleep(CONSENT_INTERVAL * (0.8 + 0.4 * random.random()))
+            await sleep_about(CONSENT_INTERVAL * (0.8 + 0.4 * random.random()))
             failures = 0 if self._confirmed == self._asked else failures + 1
             if failures >= CONSENT_FAILURES:
                 connection._query_consent_task = None

@@ -6,7 +6,6 @@ travels inside the join request. ``/rtc``: the server offers. A server that lack
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import enum
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +16,7 @@ from livekit.protocol import rtc as messages
 from lk_users.clock import NS_PER_MS
 from lk_users.version import VERSION
 from lk_users.wire.armed import ArmedSocket
+from lk_users.wire.ticks import TICK_MS, sleep_about
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -158,12 +158,12 @@ class Pinger:
         """Until cancelled."""
         while True:
             signals = list(self._signals)
-            slices = 50
+            slices = round(1000 * PING_INTERVAL_S / TICK_MS)
             for start in range(slices):
                 for signal in signals[start::slices]:
                     if signal in self._signals:
                         signal.ping()
-                await asyncio.sleep(PING_INTERVAL_S / slices)
+                await sleep_about(0)
 
 
 def join_request(offer_sdp: str, track: messages.AddTrackRequest | None, subscribe: bool) -> str:
