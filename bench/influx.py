@@ -9,7 +9,7 @@
     share     what the sink takes of the process in such a burst, by its own account (sink_account.py): lag of
               two runs differs by more than that anyway
 
-``burst`` takes five rounds of five runs, each round begins with another kind, and a figure is the median of
+``burst`` takes five rounds of five runs, each in another order, and a figure is the median of
 its rounds. ROUNDS=1 in the environment for a short look; KEEP=DIR keeps the run folders there.
 """
 
@@ -24,7 +24,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +46,7 @@ from lk_users.sinks.outbox import Outbox, Spool  # noqa: E402
 from lk_users.sinks.points import session_point  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 POINTS = 20_000
 AWAY_POINTS = 100_000
@@ -182,9 +181,7 @@ def burst(*options: str) -> None:
     for number in range(ROUNDS):
         with databases() as (up, states):
             kinds = {"without": {}, **states}
-            order = deque(kinds)
-            order.rotate(-number)
-            for kind in order:
+            for kind in order(list(kinds), number):
                 summary = run(kinds[kind], *options)
                 if summary["verdict"] == "VOID":
                     sys.exit(f"{kind}: void, so there is nothing to compare: {summary['void_reasons']}")
@@ -195,6 +192,13 @@ def burst(*options: str) -> None:
     for kind, summaries in seen.items():
         ratios = (f"{name} {value / plain[name]:.2f}" for name, value in medians(summaries).items())
         print(f"{kind:<8} to without: {', '.join(ratios)}")
+
+
+def order(kinds: Sequence[str], number: int) -> list[str]:
+    """Of round ``number``, from 0. In four rounds of five kinds none comes twice right after the same other,
+    and in five each begins one. A stride meets all kinds where their number is a prime."""
+    stride = number % (len(kinds) - 1) + 1
+    return [kinds[(2 * number + step * stride) % len(kinds)] for step in range(len(kinds))]
 
 
 def figures(summary: Mapping[str, Any]) -> str:
