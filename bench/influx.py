@@ -9,8 +9,8 @@
     share     what the sink takes of the process in such a burst, by its own account (sink_account.py): lag of
               two runs differs by more than that anyway
 
-``burst`` takes five rounds of five runs, each in another order, and a figure is the median of
-its rounds. ROUNDS=1 in the environment for a short look; KEEP=DIR keeps the run folders there.
+``burst`` takes five rounds of five runs, each in another order, and a figure is the median of its rounds.
+ROUNDS=1 in the environment for a short look; KEEP=DIR keeps the run folders there.
 """
 
 from __future__ import annotations

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 from virtual import in_virtual_time
 
+from lk_users.clock import NS_PER_MS
 from lk_users.wire.signalling import PING_INTERVAL_S, Pinger
 from lk_users.wire.ticks import TICK_MS, sleep_about
 
 if TYPE_CHECKING:
     from virtual import VirtualClock
-
-MS_IN_NS = 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -29,7 +28,7 @@ def test_a_sleeper_wakes_on_the_tick_after_its_delay(start_ms: int, delay_s: flo
         await sleep_about(delay_s)
         return clock.monotonic_ns() - began_ns
 
-    assert in_virtual_time(work) == woken_ms * MS_IN_NS
+    assert in_virtual_time(work) == woken_ms * NS_PER_MS
 
 
 def test_hundreds_of_sleepers_wake_the_process_once_a_tick() -> None:
@@ -39,7 +38,7 @@ def test_hundreds_of_sleepers_wake_the_process_once_a_tick() -> None:
         async def user(number: int) -> None:
             await asyncio.sleep(number / 600)
             await sleep_about(4.0 + number / 300)
-            moments[clock.monotonic_ns() // MS_IN_NS] += 1
+            moments[clock.monotonic_ns() // NS_PER_MS] += 1
 
         await asyncio.gather(*(user(number) for number in range(600)))
         return moments
@@ -56,7 +55,7 @@ class Signal:
         self.pings_ms: list[int] = []
 
     def ping(self) -> None:
-        self.pings_ms.append(self._clock.monotonic_ns() // MS_IN_NS)
+        self.pings_ms.append(self._clock.monotonic_ns() // NS_PER_MS)
 
 
 def test_each_connection_is_pinged_once_an_interval_and_all_of_them_on_fifty_ticks() -> None:
