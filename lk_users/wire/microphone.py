@@ -35,18 +35,23 @@ class Microphones:
 
     def __init__(self) -> None:
         self._senders: dict[SilentSender, None] = {}
+        self._any = asyncio.Event()
 
     def add(self, sender: SilentSender) -> None:
         self._senders[sender] = None
+        self._any.set()
 
     def discard(self, sender: SilentSender) -> None:
         self._senders.pop(sender, None)
+        if not self._senders:
+            self._any.clear()
 
     async def run(self) -> None:
         """Until cancelled."""
         loop = asyncio.get_running_loop()
         due_s = loop.time()
         while True:
+            await self._any.wait()
             senders = list(self._senders)
             for start in range(SLICES):
                 for sender in senders[start::SLICES]:
