@@ -115,7 +115,7 @@ class Burst:
         self._wall = WallWatch(stage.clock)
         self._wall_step_ns = 0
         self._cpu_start_s = time.process_time()
-        self._cpu_s = 0.0
+        self._cpu_s = self._welcome_cpu_s = 0.0
         self._read_cpu_s = 0.0
         self._records = 0
         self._timers: list[asyncio.TimerHandle] = []
@@ -210,6 +210,7 @@ class Burst:
                 for name, meter in self._meters.named()
             },
             cpu_s=round(self._cpu_s, 3),
+            welcome_cpu_s=round(self._welcome_cpu_s, 3),
             read_cpu_s=round(self._read_cpu_s, 3),
             rss_mb=round(rss_mb, 1),
             wall_step_ms=round(self._wall_step_ns / NS_PER_MS, 3),
@@ -217,6 +218,8 @@ class Burst:
         )
 
     def marked(self, session: Session, mark: Mark, at_ns: int) -> None:
+        if mark is Mark.WELCOMED:
+            self._welcome_cpu_s = time.process_time() - self._cpu_start_s
         self._reporter.marked(session, mark, at_ns)
 
     def decided(self, session: Session) -> None:

@@ -123,6 +123,8 @@ class Trailer:
     """By loop, from T0 - 1 s to T0 + 5 s."""
     cpu_s: float = 0.0
     """CPU of the process from the start of building to the last decision."""
+    welcome_cpu_s: float = 0.0
+    """Of that, up to the last welcome; 0 where there was none."""
     read_cpu_s: float = 0.0
     """CPU of the reads after the burst and of the clean-up."""
     witness_cpu_s: float = 0.0

@@ -263,7 +263,8 @@ def _workers(records: Sequence[Record], trailers: Sequence[Trailer]) -> list[dic
 def _health(trailers: Sequence[Trailer]) -> dict[str, Any]:
     if not trailers:
         names = ("clock_offset_ms", "clock_uncertainty_ms", "clock_steps", "clock_moved_ms", "wall_step_ms")
-        return dict.fromkeys((*names, "lag_ms", "start_lag_ms", "cpu_s", "read_cpu_s", "rss_mb"))
+        spent = ("cpu_s", "welcome_cpu_s", "read_cpu_s", "rss_mb")
+        return dict.fromkeys((*names, "lag_ms", "start_lag_ms", *spent))
     return {
         "clock_offset_ms": trailers[-1].clock_offset_ms,
         "clock_uncertainty_ms": max(trailer.clock_uncertainty_ms for trailer in trailers),
@@ -273,6 +274,7 @@ def _health(trailers: Sequence[Trailer]) -> dict[str, Any]:
         "lag_ms": _worst([lag for trailer in trailers for lag in trailer.lag.values()]),
         "start_lag_ms": _worst([lag for trailer in trailers for lag in trailer.start_lag.values()]),
         "cpu_s": round(sum(trailer.cpu_s for trailer in trailers), 3),
+        "welcome_cpu_s": round(sum(trailer.welcome_cpu_s for trailer in trailers), 3),
         "read_cpu_s": round(sum(trailer.read_cpu_s for trailer in trailers), 3),
         "rss_mb": max(trailer.rss_mb for trailer in trailers),
     }

@@ -409,6 +409,7 @@ def test_workers_over_bursts_and_loops() -> None:
     first = trailer(
         lag={"asyncio": Lag(1, 2, 30), "gevent": Lag(2, 1, 10)},
         cpu_s=1.5,
+        welcome_cpu_s=1.25,
         read_cpu_s=0.25,
         rss_mb=80,
         clock_offset_ms=1,
@@ -420,6 +421,7 @@ def test_workers_over_bursts_and_loops() -> None:
         burst=1,
         lag={"asyncio": Lag(0, 9, 5)},
         cpu_s=2,
+        welcome_cpu_s=0.5,
         rss_mb=70,
         clock_offset_ms=3,
         clock_steps=2,
@@ -439,6 +441,7 @@ def test_workers_over_bursts_and_loops() -> None:
         "lag_ms": {"p50": 2, "p95": 9, "max": 30},
         "start_lag_ms": None,
         "cpu_s": 3.5,
+        "welcome_cpu_s": 1.75,
         "read_cpu_s": 0.25,
         "rss_mb": 80,
     }

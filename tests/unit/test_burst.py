@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -691,6 +692,18 @@ def test_the_trailer() -> None:
     assert trailer.lag == {"asyncio": Lag(70, 70, 70), "gevent": Lag()}
     assert trailer.start_lag == {"asyncio": Lag(40, 40, 40), "gevent": Lag()}
     assert 0 < trailer.cpu_s < 60
+
+
+def test_cpu_is_told_up_to_the_last_welcome_and_up_to_the_last_decision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticking = itertools.count()
+    monkeypatch.setattr("lk_users.burst.time.process_time", lambda: float(next(ticking)))
+    one = bench(Bench.whole)
+    trailer = one.burst.trailer(80.0)
+    # It is read as the burst is made, at each welcome, and at the last decision.
+    assert one.marks["welcomed"] == USERS
+    assert (trailer.welcome_cpu_s, trailer.cpu_s) == (USERS, USERS + 1)
 
 
 # Free users.
