@@ -26,6 +26,7 @@ from lk_users.wire.seams import quiet_logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from selectors import BaseSelector
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -103,6 +104,12 @@ class Runtime:
         if not self._waking:
             self._waking = True
             self.loop.call_later(WAKE_S, self._wake_greenlets)
+
+    @staticmethod
+    def selector() -> BaseSelector:
+        """A new one for the loop's thread: gevent's would wait in a hub, and that thread has none."""
+        made: BaseSelector = gevent.monkey.get_original("selectors", "DefaultSelector")()
+        return made
 
     def watch_child(self, pid: int, ended: Callable[[int], None]) -> None:
         """From the loop: call ``ended`` there with the exit code of a child process, negative for a signal.

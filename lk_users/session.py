@@ -466,6 +466,7 @@ class Session:
         if first_ns is not None:
             self._mark(Mark.FIRST_TEXT, first_ns + self.intended_ns)
             self._heard()
+            self._rest_if_done()
 
     def _heard(self) -> None:
         """Something of the welcome came: is it complete?"""
@@ -489,6 +490,12 @@ class Session:
             timer.cancel()
         self._timers.clear()
         self._observer.decided(self)
+        self._rest_if_done()
+
+    def _rest_if_done(self) -> None:
+        """The words of a welcome may come after its sound, and their moment counts as well."""
+        if self.decided_ns is not None and Mark.FIRST_TEXT in self._marks:
+            self.engine.rest()
 
     def _server_offset(self) -> Offset | None:
         """The room's server clock against ours, as of the agent's coming, or else of the decision."""

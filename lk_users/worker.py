@@ -45,6 +45,7 @@ from lk_users.plan import Share, planned, sessions
 from lk_users.report.folder import append_reason
 from lk_users.wire.armed import Endpoint
 from lk_users.wire.backend import Backend
+from lk_users.wire.datagrams import TickReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -281,7 +282,7 @@ class WorkerSide:
             room = f"lk-{share.run_id}-probe-{self.worker.name}"
             breaking = break_ground(
                 self._target, self._endpoint(self._target), self.settings, self._witnesses, room,
-                self._backend(),
+                self._backend(), TickReader(self._runtime.selector()),
             )  # fmt: skip
             self._ground = self._runtime.call(breaking)
             _tell_way(self._ground.found)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lk_users.settings.target import Target
     from lk_users.wire.armed import Endpoint
     from lk_users.wire.backend import Backend, Ticket
+    from lk_users.wire.datagrams import TickReader
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,13 @@ async def break_ground(
     witnesses: SdkPool,
     room: str,
     backend: Backend | None = None,
+    reader: TickReader | None = None,
 ) -> Ground:
-    """``room``: where a probe for media joins. A target that does not answer now gets the newest signalling
-    path and no probe: every session will find it silent, and say so in its record. Without a key there is no
-    probe either, and media goes by host candidates."""
+    """``room``: where a probe for media joins. ``reader``: of users who have nobody to hear.
+
+    A target that does not answer now gets the newest signalling path and no probe: every session will find it
+    silent, and say so in its record. Without a key there is no probe either, and media goes by host
+    candidates."""
     keys = Keys(target.key, target.secret) if target.has_key else None
     api = Api(target.http_url, keys, settings.api_budget_per_minute) if keys is not None else None
     servers = Servers()
@@ -85,6 +89,7 @@ async def break_ground(
         path=SignalPath.V1,
         addresses=host_addresses(loopback=endpoint.loopback),
         pinger=Pinger(),
+        reader=reader,
         certificate=SharedCertificate.generateCertificate(),
         microphones=Microphones(),
         backend=backend,

@@ -41,6 +41,9 @@ class IdleEngine:
         asyncio.get_running_loop().call_soon(self._welcome)
         return self._clock.monotonic_ns()
 
+    def rest(self) -> None:
+        pass
+
     def leave(self) -> None:
         self._left = True
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lk_users.settings.run import Settings
     from lk_users.wire.armed import Endpoint
     from lk_users.wire.backend import Backend, Ticket
+    from lk_users.wire.datagrams import TickReader
     from lk_users.wire.microphone import Microphones
     from lk_users.wire.seams import SharedCertificate
     from lk_users.wire.servers import Servers
@@ -66,6 +67,8 @@ class Surroundings:
     microphones: Microphones
     way: MediaWay = MediaWay.HOST
     backend: Backend | None = None
+    reader: TickReader | None = None
+    """Of the sockets of users who have nobody to hear."""
 
 
 class ListenEngine:
@@ -89,7 +92,14 @@ class ListenEngine:
         with_microphone = settings.mic == "silence" and around.path is SignalPath.V1
         self._microphone = Microphone(around.microphones) if with_microphone else None
         self._signal = Signal(around.endpoint, around.clock, self)
-        self._peer = Peer(self, around.addresses, around.certificate, around.clock, publish=self._microphone)
+        self._peer = Peer(
+            self,
+            around.addresses,
+            around.certificate,
+            around.clock,
+            publish=self._microphone,
+            reader=around.reader,
+        )
         self._way_in = way_in(planned, settings, around, listener, given)
         self._offer_sdp = ""
         self._armed_to: Address | None = None
@@ -102,7 +112,10 @@ class ListenEngine:
         self._mapped: set[str] = set()
         self._ears: dict[str, Ear | None] = {}
         self._recording = Recording()
+        self._unheard: set[str] = set()
         self._heard = False
+        self._alone = True
+        self._resting = False
         self._connected = False
         self._ended = False
         self._offer_id = 1
@@ -179,6 +192,10 @@ class ListenEngine:
             self._signal.close()
             return
         self._late_facts["connect_ms"] = round((self._signal.fire() - began_ns) / NS_PER_MS, 3)
+
+    def rest(self) -> None:
+        self._resting = True
+        self._pace()
 
     def leave(self) -> None:
         if not self._ended:
@@ -259,6 +276,7 @@ class ListenEngine:
         server = f"{edition} {info.version} node {info.node_id} region {info.region or '-'}"
         others = [api.participant_view(other) for other in join.other_participants]
         for other in others:
+            self._alone = False
             self._own_tracks(other)
         self.turns = turns(join.ice_servers)
         self.must_relay = join.client_configuration.force_relay == models.ClientConfigSetting.ENABLED
@@ -283,9 +301,15 @@ class ListenEngine:
         if info.sid == self._own_sid:
             return
         view = api.participant_view(info)
+        self._alone = False
         # The participant first: a session that does not know it yet would not know whose track it is.
         self._listener.participant(view)
         self._own_tracks(view)
+        self._pace()
+
+    def _pace(self) -> None:
+        """Who has nobody to hear can wait for what comes: alone yet, or with all heard that there is."""
+        self._peer.can_wait(yes=self._alone or (self._resting and not self._unheard))
 
     def _own_tracks(self, view: ParticipantView) -> None:
         """Remember whose microphones to hear: an agent's, or that of a participant on its behalf."""
@@ -294,6 +318,7 @@ class ListenEngine:
         fresh = [sid for sid in view.microphones if sid not in self._owners]
         for sid in fresh:
             self._owners[sid] = view.sid
+            self._unheard.add(sid)
             self._peer.hear(sid)
             if sid in self._mapped:
                 self._listener.subscribed(view.sid)
@@ -379,6 +404,7 @@ class ListenEngine:
     def media_up(self) -> None:
         if not self._ended:
             self._listener.media_up()
+            self._pace()
 
     def media_down(self, state: str) -> None:
         if not self._ended:
@@ -413,6 +439,8 @@ class ListenEngine:
     def _enough(self, track_sid: str) -> None:
         """Nothing more is to be learned from this track."""
         self._peer.deafen(track_sid)
+        self._unheard.discard(track_sid)
+        self._pace()
 
     def data(self, message: bytes) -> None:
         if not self._ended:

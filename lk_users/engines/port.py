@@ -97,6 +97,9 @@ class Engine(Protocol):
     def join(self) -> int:
         """Write the join; the moment of it, in ns on the monotonic clock."""
 
+    def rest(self) -> None:
+        """Nothing is timed any more but what a newcomer brings: save CPU. Idempotent."""
+
     def leave(self) -> None:
         """Leave the room on purpose. Idempotent, allowed at any time."""
 

@@ -119,6 +119,9 @@ class SdkEngine:
             self._facts["server_url"] = ticket.address.shown_url
         return self._seat.order("build", url=ticket.address.shown_url, token=ticket.token, mic=self._mic)
 
+    def rest(self) -> None:
+        pass
+
     def leave(self) -> None:
         if not self._ended and self._seat is not None:
             self._seat.give(self._seat.order("leave"))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from aiortc.rtp import RtpPacket
 
     from lk_users.clock import Clock
+    from lk_users.wire.datagrams import TickReader
     from lk_users.wire.turn import Turn
 
 RELIABLE = "_reliable"
@@ -43,7 +44,7 @@ class PeerListener(Protocol):
 class Peer:
     """A peer connection that listens, and publishes one audio track where it is given one.
 
-    ``addresses``: host addresses to offer.
+    ``addresses``: host addresses to offer. ``reader``: reads its sockets while they can wait.
     """
 
     def __init__(
@@ -54,10 +55,11 @@ class Peer:
         clock: Clock,
         *,
         publish: MediaStreamTrack | None = None,
+        reader: TickReader | None = None,
     ) -> None:
         self._listener = listener
         self._clock = clock
-        self._pc = BundledPeerConnection(addresses, certificate, clock)
+        self._pc = BundledPeerConnection(addresses, certificate, clock, reader)
         self._publish = publish
         self._reliable: Any = None
         self._ended = False
@@ -126,6 +128,10 @@ class Peer:
 
     def send(self, message: bytes) -> None:
         self._reliable.send(message)
+
+    def can_wait(self, *, yes: bool) -> None:
+        """Is there nobody to hear, so that what comes may be read up to a tick later?"""
+        self._pc.can_wait(yes=yes)
 
     def deafen(self, track_sid: str) -> None:
         """What was listened for has been heard: count the track's packets, but read them no more."""

@@ -19,6 +19,9 @@ which are in the clear, are all that the receiver reports want.
 Addresses. aioice offers every address of the machine but never 127.0.0.1. A server on loopback needs just
 that one, and it may be the only address there is.
 
+Sockets. Our own instead of the loop's: a user who has nobody to hear yet can wait for what comes, and its
+socket is read together with all others' (``datagrams``).
+
 Ports. The kernel soon hands the UDP port of a closed connection to a new one. A server with one UDP port
 (``rtc.udp_port``) may still route that address to the old connection, and the new one stalls. So a closed
 session's socket stays bound, silent, until the server has forgotten it.
@@ -31,6 +34,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import random
@@ -38,8 +42,9 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aioice.candidate import candidate_priority
-from aioice.ice import CONSENT_FAILURES, CONSENT_INTERVAL, get_host_addresses
+from aioice.candidate import Candidate, candidate_foundation, candidate_priority
+from aioice.ice import CONSENT_FAILURES, CONSENT_INTERVAL, StunProtocol, get_host_addresses
+from aioice.turn import UDP_SOCKET_BUFFER_SIZE
 from aiortc import (
     RTCBundlePolicy,
     RTCConfiguration,
@@ -52,6 +57,7 @@ from aiortc.rtcrtpreceiver import StreamStatistics
 from aiortc.rtp import RtcpReceiverInfo, RtcpRrPacket
 
 from lk_users.clock import NS_PER_S
+from lk_users.wire.datagrams import Datagrams, TickReader
 from lk_users.wire.keepalive import (
     TRANSACTION_BYTES,
     answer,
@@ -75,6 +81,8 @@ if TYPE_CHECKING:
 
 # A server drops a participant that left at once, and its ICE agent's own timers are 5 s and 10 s.
 PORT_QUARANTINE_S = 15.0
+# The first check after the join, and one that is beside the rush of hundreds: their round trips are told.
+CHECKS_READ_AT_ONCE = 2
 # RFC 7983: first bytes 0-3 are STUN, 20-63 DTLS, 128-191 RTP and RTCP, which RFC 5761 tells apart.
 FIRST_DTLS = b"\x14"
 FIRST_RTP = b"\x80"
@@ -121,7 +129,7 @@ class SharedCertificate(RTCCertificate):
 class PacketReceiver(RTCRtpReceiver):
     """A receiver that decodes nothing and hands on what came."""
 
-    clock: Clock
+    rtp: _Rtp
     on_packet: Callable[[PacketReceiver, RtpPacket], None] | None = None
     track_sid: str = ""
     ssrcs: frozenset[int] = frozenset()
@@ -141,7 +149,7 @@ class PacketReceiver(RTCRtpReceiver):
         private._RTCRtpReceiver__rtcp_task = asyncio.ensure_future(self._run_rtcp())
         private._RTCRtpReceiver__started = True
 
-    def streams(self) -> dict[int, StreamStatistics]:
+    def streams(self) -> dict[int, _Stream]:
         """The statistics that receiver reports are made of, by SSRC."""
         private: Any = self
         return private._RTCRtpReceiver__remote_streams  # type: ignore[no-any-return]
@@ -158,19 +166,20 @@ class PacketReceiver(RTCRtpReceiver):
                     await self._send_rtcp(RtcpRrPacket(private._RTCRtpReceiver__rtcp_ssrc, reports))
         private._RTCRtpReceiver__rtcp_exited.set()
 
-    def _report(self, ssrc: int, stream: StreamStatistics) -> RtcpReceiverInfo:
+    def _report(self, ssrc: int, stream: _Stream) -> RtcpReceiverInfo:
         """On one stream, since the last report."""
         assert stream.max_seq is not None
         private: Any = self
-        heard_s = private._RTCRtpReceiver__lsr_time.get(ssrc)
-        since_s = self.clock.wall_ns() / NS_PER_S - heard_s if heard_s is not None else 0.0
+        # Of a sender report that was read late, the other side would make a round trip that is too long.
+        heard_s = private._RTCRtpReceiver__lsr_time.get(ssrc) if self.rtp.timed else None
+        since_s = self.rtp.clock.wall_ns() / NS_PER_S - heard_s if heard_s is not None else 0.0
         return RtcpReceiverInfo(
             ssrc=ssrc,
             fraction_lost=stream.fraction_lost,
             packets_lost=stream.packets_lost,
             highest_sequence=stream.max_seq,
             jitter=stream.jitter,
-            lsr=private._RTCRtpReceiver__lsr.get(ssrc, 0),
+            lsr=private._RTCRtpReceiver__lsr[ssrc] if heard_s is not None else 0,
             dlsr=int(since_s * REPORT_UNITS_PER_S) if 0 < since_s < REPORT_UNITS_PER_S else 0,
         )
 
@@ -187,7 +196,7 @@ class PacketReceiver(RTCRtpReceiver):
             return
         streams = self.streams()
         if packet.ssrc not in streams:
-            streams[packet.ssrc] = StreamStatistics(codec.clockRate)
+            streams[packet.ssrc] = _Stream(codec.clockRate)
         streams[packet.ssrc].add(packet)
         if self.on_packet is not None and packet.payload and packet.ssrc in (self.ssrcs or (packet.ssrc,)):
             self.on_packet(self, packet)
@@ -206,15 +215,22 @@ class IcePath:
 class BundledPeerConnection(RTCPeerConnection):
     """An aiortc peer connection with our receivers, one transport and chosen host addresses.
 
-    ``addresses``: the host addresses to offer.
+    ``addresses``: the host addresses to offer. ``reader``: reads its sockets while they can wait.
     """
 
-    def __init__(self, addresses: Sequence[str], certificate: SharedCertificate, clock: Clock) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        certificate: SharedCertificate,
+        clock: Clock,
+        reader: TickReader | None = None,
+    ) -> None:
         # An empty list, not None: aiortc's default is a public STUN server.
         super().__init__(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         self._RTCPeerConnection__certificates = [certificate]
         self._host_addresses = tuple(addresses)
         self._rtp = _Rtp(clock)
+        self._sockets = _Sockets(reader, self._rtp)
 
     def relay_through(self, turn: RTCIceServer) -> None:
         """Offer nothing but an address of this TURN server; before the first section."""
@@ -238,6 +254,10 @@ class BundledPeerConnection(RTCPeerConnection):
         media = remote.media if remote is not None else []
         return {item.rtp.muxId: frozenset(one.ssrc for one in item.ssrc) for item in media}
 
+    def can_wait(self, *, yes: bool) -> None:
+        """May what comes be read up to a tick later, once round trips have been measured?"""
+        self._sockets.can_wait(yes=yes)
+
     def deafen(self, receiver: PacketReceiver) -> None:
         """Nobody listens to its track any more: the packets are only counted."""
         receiver.on_packet = None
@@ -258,7 +278,7 @@ class BundledPeerConnection(RTCPeerConnection):
     ) -> RTCRtpTransceiver:
         transceiver = super()._RTCPeerConnection__createTransceiver(direction, kind, sender_track)  # type: ignore[misc]
         receiver = PacketReceiver(kind, transceiver.receiver.transport)
-        receiver.clock = self._rtp.clock
+        receiver.rtp = self._rtp
         receiver._set_rtcp_ssrc(transceiver.sender._ssrc)
         transceiver._RTCRtpTransceiver__receiver = receiver
         if isinstance(sender_track, Microphone):
@@ -284,7 +304,7 @@ class BundledPeerConnection(RTCPeerConnection):
     def _prepare_transports(self) -> None:
         for connection in self.ice_connections():
             if not isinstance(getattr(connection, "lk_addresses", None), _Chosen):
-                connection.lk_addresses = _Chosen(connection, self._host_addresses, self._rtp)  # type: ignore[attr-defined]
+                connection.lk_addresses = _Chosen(connection, self._host_addresses, self._rtp, self._sockets)  # type: ignore[attr-defined]
 
 
 class _Rtp:
@@ -292,17 +312,52 @@ class _Rtp:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.deaf: dict[int, StreamStatistics] = {}
+        self.timed = True
+        """Is it read when it comes?"""
+        self.deaf: dict[int, _Stream] = {}
         self.reached_ns: dict[int, int] = {}
 
 
-class _Chosen:
-    """Replaces one ICE connection's gathering: our addresses, and sockets that outlive the connection."""
+class _Sockets:
+    """The UDP sockets of one connection's host candidates."""
 
-    def __init__(self, connection: Connection, addresses: Sequence[str], rtp: _Rtp) -> None:
-        self._connection = connection
-        self._addresses = list(addresses)
+    def __init__(self, reader: TickReader | None, rtp: _Rtp) -> None:
+        self._reader = reader
         self._rtp = rtp
+        self._open: list[Datagrams] = []
+        self._measured = self._can_wait = False
+
+    def open(self, address: str) -> Datagrams:
+        opened = Datagrams(address, UDP_SOCKET_BUFFER_SIZE, self._reader)
+        self._open.append(opened)
+        return opened
+
+    def measured(self) -> None:
+        """Round trips are known: from now on, what comes is read by tick if it may be."""
+        self._measured = True
+        self._pace()
+
+    def can_wait(self, *, yes: bool) -> None:
+        """May what comes be read up to a tick later?"""
+        self._can_wait = yes
+        self._pace()
+
+    def _pace(self) -> None:
+        for each in self._open:
+            each.pace(by_tick=self._measured and self._can_wait)
+        self._rtp.timed = not any(each.by_tick for each in self._open)
+
+
+class _Chosen:
+    """Replaces one ICE connection's gathering: our addresses, and sockets of our own."""
+
+    def __init__(
+        self, connection: Connection, addresses: Sequence[str], rtp: _Rtp, sockets: _Sockets
+    ) -> None:
+        self._connection = connection
+        self._addresses = addresses
+        self._rtp = rtp
+        self._sockets = sockets
         self._asked = self._confirmed = b""
         self._asked_ns = 0
         self.rtt_ns: int | None = None
@@ -316,17 +371,37 @@ class _Chosen:
             return
         connection._local_candidates_start = True
         for component in sorted(connection._components):
-            candidates = await connection.get_component_candidates(component, self._addresses)
-            connection._local_candidates += candidates
+            for address in self._addresses:
+                # An address that went away since is no candidate.
+                with contextlib.suppress(OSError):
+                    self._open(component, address)
+            connection._local_candidates += await connection.get_component_candidates(component, [])
         connection._local_candidates_end = True
         for protocol in connection._protocols:
-            demux = _Demux(protocol, self._rtp, self.confirm)
-            if protocol.local_candidate.type == "host":
-                protocol.close = _Quarantine(protocol).close  # type: ignore[method-assign]
-                protocol.transport.set_protocol(demux)
-            else:
+            if protocol.local_candidate.type == "relay":
                 relay: Any = protocol.transport
-                relay._TurnTransport__inner_protocol.receiver = demux
+                relay._TurnTransport__inner_protocol.receiver = _Demux(protocol, self._rtp, self.confirm)
+
+    def _open(self, component: int, address: str) -> None:
+        """A host candidate, its socket read by ourselves."""
+        connection = self._connection
+        transport = self._sockets.open(address)
+        host, port = transport.get_extra_info("sockname")[:2]
+        protocol = StunProtocol(connection)
+        protocol.connection_made(transport)
+        protocol.close = _Quarantine(protocol, transport).close  # type: ignore[method-assign]
+        protocol.local_candidate = Candidate(
+            foundation=candidate_foundation("host", "udp", host),
+            component=component,
+            transport="udp",
+            priority=candidate_priority(component, "host"),
+            host=host,
+            port=port,
+            type="host",
+        )
+        transport.set_protocol(_Demux(protocol, self._rtp, self.confirm))
+        connection._protocols.append(protocol)
+        connection._local_candidates.append(protocol.local_candidate)
 
     async def keep_consent(self) -> None:
         """As aioice's own (RFC 7675), without a transaction of timers for each check: an answer counts
@@ -334,10 +409,12 @@ class _Chosen:
         once: it measures the round trip."""
         connection = self._connection
         failures = 0
-        while True:
+        for number in itertools.count(1):
             self._ask()
             await sleep_about(CONSENT_INTERVAL * (0.8 + 0.4 * random.random()))
             failures = 0 if self._confirmed == self._asked else failures + 1
+            if number >= CHECKS_READ_AT_ONCE:
+                self._sockets.measured()
             if failures >= CONSENT_FAILURES:
                 connection._query_consent_task = None
                 await connection.close()
@@ -365,9 +442,21 @@ class _Chosen:
             return False
         if self._confirmed != self._asked:
             self._confirmed = self._asked
+            if not self._rtp.timed:
+                return True
             rtt_ns = self._rtp.clock.monotonic_ns() - self._asked_ns
             self.rtt_ns = rtt_ns if self.rtt_ns is None else min(self.rtt_ns, rtt_ns)
         return True
+
+
+class _Stream(StreamStatistics):
+    """What receiver reports say of one stream."""
+
+    def count(self, sequence_number: int, timestamp: int, *, timed: bool) -> None:
+        """A packet by its header. Its jitter counts only if it was read when it came (``timed``)."""
+        self.add(_Header(sequence_number, timestamp if timed else self._last_timestamp))  # type: ignore[arg-type]
+        if self.max_seq == sequence_number:
+            self._last_timestamp = timestamp
 
 
 class _Header:
@@ -375,7 +464,7 @@ class _Header:
 
     __slots__ = ("sequence_number", "timestamp")
 
-    def __init__(self, sequence_number: int, timestamp: int) -> None:
+    def __init__(self, sequence_number: int, timestamp: int | None) -> None:
         self.sequence_number = sequence_number
         self.timestamp = timestamp
 
@@ -399,7 +488,7 @@ class _Demux(asyncio.DatagramProtocol):
                 rtp = self._rtp
                 stream = rtp.deaf.get(ssrc)
                 if stream is not None:
-                    stream.add(_Header(sequence_number, timestamp))  # type: ignore[arg-type]
+                    stream.count(sequence_number, timestamp, timed=rtp.timed)
                     return
                 if ssrc not in rtp.reached_ns:
                     rtp.reached_ns[ssrc] = rtp.clock.monotonic_ns()
@@ -434,11 +523,11 @@ class _Demux(asyncio.DatagramProtocol):
 class _Quarantine:
     """Closes a UDP socket late, so that its port is not used again while a server may remember it."""
 
-    def __init__(self, protocol: Any) -> None:
+    def __init__(self, protocol: Any, transport: Datagrams) -> None:
         self._protocol = protocol
+        self._transport = transport
 
     async def close(self) -> None:
-        transport = self._protocol.transport
-        transport.set_protocol(asyncio.DatagramProtocol())
-        asyncio.get_running_loop().call_later(PORT_QUARANTINE_S, transport.close)
+        self._transport.hush()
+        asyncio.get_running_loop().call_later(PORT_QUARANTINE_S, self._transport.close)
         self._protocol.connection_lost(None)

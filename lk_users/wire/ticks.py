@@ -14,8 +14,12 @@ import asyncio
 TICK_MS = 100
 
 
+def next_tick_s(loop: asyncio.AbstractEventLoop, delay_s: float = 0.0) -> float:
+    """The first tick after ``delay_s`` from now, by the loop's time."""
+    return (round((loop.time() + delay_s) * 1000) // TICK_MS + 1) * TICK_MS / 1000
+
+
 async def sleep_about(delay_s: float) -> None:
     """For ``delay_s`` and on to the tick after it, so up to ``TICK_MS`` longer."""
-    now_s = asyncio.get_running_loop().time()
-    due_ms = (round((now_s + delay_s) * 1000) // TICK_MS + 1) * TICK_MS
-    await asyncio.sleep(due_ms / 1000 - now_s)
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(next_tick_s(loop, delay_s) - loop.time())

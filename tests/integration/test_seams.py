@@ -7,6 +7,7 @@ import importlib.metadata
 import inspect
 import itertools
 import re
+import selectors
 import socket
 import threading
 import time
@@ -37,10 +38,12 @@ from av import Packet
 
 from lk_users.clock import SystemClock
 from lk_users.wire import seams
+from lk_users.wire.datagrams import TickReader
 from lk_users.wire.keepalive import answer
 from lk_users.wire.microphone import SILENCE, Microphone, Microphones
 from lk_users.wire.peer import Peer
 from lk_users.wire.seams import BundledPeerConnection, PacketReceiver, SharedCertificate
+from lk_users.wire.ticks import TICK_MS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -91,7 +94,10 @@ def test_the_installed_version_lies_within_our_bounds(package: str) -> None:
         (aioice.ice.Connection.query_consent, "self"),
         (aioice.ice.Connection.close, "self"),
         (aioice.candidate.candidate_priority, "candidate_component candidate_type local_pref"),
+        (aioice.candidate.candidate_foundation, "candidate_type candidate_transport base_address"),
         (aioice.ice.get_host_addresses, "use_ipv4 use_ipv6"),
+        (aioice.ice.StunProtocol.__init__, "self receiver"),
+        (aioice.ice.StunProtocol.connection_made, "self transport"),
         (aioice.ice.StunProtocol.close, "self"),
         (aioice.ice.StunProtocol.datagram_received, "self data addr"),
         (aioice.ice.StunProtocol.error_received, "self exc"),
@@ -145,9 +151,9 @@ def test_addresses_to_offer() -> None:
 
 
 def test_statistics_want_no_more_of_a_packet_than_its_header() -> None:
-    stream = StreamStatistics(48_000)
+    stream = seams._Stream(48_000)
     for number in (65_534, 65_535, 0, 2):
-        stream.add(seams._Header(number, number * 960))  # type: ignore[arg-type]
+        stream.count(number, number * 960, timed=number != 0)
     assert (stream.packets_received, stream.packets_expected, stream.packets_lost) == (4, 5, 1)
 
 
@@ -243,13 +249,13 @@ class Pair:
 
 
 @asynccontextmanager
-async def pair() -> AsyncIterator[Pair]:
+async def pair(reader: TickReader | None = None) -> AsyncIterator[Pair]:
     certificate = SharedCertificate.generateCertificate()
     heard = Heard()
     clock = SystemClock()
     made = Pair(
         heard,
-        Peer(heard, [LOOPBACK], certificate, clock),
+        Peer(heard, [LOOPBACK], certificate, clock, reader=reader),
         BundledPeerConnection([LOOPBACK], certificate, clock),
     )
     try:
@@ -416,6 +422,74 @@ def test_consent_is_kept_by_answers_and_ends_without_them(monkeypatch: pytest.Mo
             monkeypatch.setattr(seams, "answer", lambda *args: b"")
             monkeypatch.setattr(seams._Demux, "_kept_alive", lambda *args: True)
             await until(lambda: "failed" in both.heard.told or "closed" in both.heard.told)
+
+    asyncio.run(work())
+
+
+def test_who_has_nobody_to_hear_can_wait_once_round_trips_are_known_and_then_hears_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(seams, "CONSENT_INTERVAL", 0.02)
+
+    async def work() -> None:
+        async with pair(TickReader(selectors.DefaultSelector())) as both:
+            await both.connect()
+            (transport,) = both.peer._pc._sockets._open
+            (ice,) = both.peer._pc.ice_connections()
+            checks: set[bytes] = set()
+
+            def checked(times: int) -> bool:
+                checks.add(ice.lk_addresses._confirmed)  # type: ignore[attr-defined]
+                return len(checks - {b""}) >= times
+
+            both.peer.can_wait(yes=True)
+            assert not transport.by_tick
+            await until(lambda: checked(seams.CHECKS_READ_AT_ONCE))
+            known_ms = both.peer.ice()["rtt_ms"]
+            assert known_ms < TICK_MS / 2
+            await until(lambda: transport.by_tick)
+            # Its own checks go on and are answered; but how long that took is not known.
+            await until(lambda: checked(seams.CHECKS_READ_AT_ONCE + 4))
+            assert both.peer.ice()["rtt_ms"] == known_ms
+            assert both.heard.told == ["up"]
+            both.peer.can_wait(yes=False)
+            assert not transport.by_tick
+            await both.hear()
+            both.peer.can_wait(yes=True)
+            assert transport.by_tick
+
+    asyncio.run(work())
+
+
+def test_a_track_that_is_only_counted_by_tick_has_the_jitter_it_had_and_no_round_trip(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(seams, "CONSENT_INTERVAL", 0.02)
+
+    async def work() -> None:
+        async with pair(TickReader(selectors.DefaultSelector())) as both:
+            await both.connect()
+            (transport,) = both.peer._pc._sockets._open
+            await both.hear()
+            (transceiver,) = both.peer._pc.getTransceivers()
+            receiver: Any = transceiver.receiver
+            ((ssrc, stream),) = receiver.streams().items()
+            await until(lambda: bool(receiver._RTCRtpReceiver__lsr.get(ssrc)))
+            assert receiver._report(ssrc, stream).lsr > 0
+            both.peer.deafen("TR_1")
+            both.peer.can_wait(yes=True)
+            await until(lambda: transport.by_tick)
+            jitter_q4, before = stream._jitter_q4, stream.packets_received
+            await until(lambda: stream.packets_received > before + 50)
+            assert stream._jitter_q4 == jitter_q4
+            report = receiver._report(ssrc, stream)
+            assert (report.lsr, report.dlsr, report.packets_lost) == (0, 0, 0)
+            # Read at once again, it goes on from the packet before, and not from the last that was timed.
+            both.peer.can_wait(yes=False)
+            before = stream.packets_received
+            await until(lambda: stream.packets_received > before + 5)
+            assert stream.jitter < 48 * 2 * TICK_MS
+            assert receiver._report(ssrc, stream).lsr > 0
 
     asyncio.run(work())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import selectors
 import uuid
 from typing import TYPE_CHECKING
 
@@ -20,12 +22,17 @@ from lk_users.settings.target import Target
 from lk_users.wire import seams
 from lk_users.wire.api import Api, Keys
 from lk_users.wire.armed import Endpoint
+from lk_users.wire.datagrams import TickReader
 from lk_users.wire.microphone import Microphones
 from lk_users.wire.seams import SharedCertificate, host_addresses
 from lk_users.wire.servers import Servers
 from lk_users.wire.signalling import Pinger, SignalPath
+from lk_users.wire.ticks import TICK_MS
 
 if TYPE_CHECKING:
+    from _socket import socket as NativeSocket  # noqa: N812
+    from collections.abc import Callable
+
     from lk_users.local.stack import Stack
     from lk_users.record import Mark, Record
     from lk_users.session import Session
@@ -53,10 +60,28 @@ class Kept:
         self.over.set()
 
 
-async def burst(target: Target, path: SignalPath) -> list[Record]:
-    """A burst over ``path``, without Locust."""
+class CountingReader(TickReader):
+    """Knows how often it was given a socket, and how often one was taken back."""
+
+    def __init__(self) -> None:
+        super().__init__(selectors.DefaultSelector())
+        self.given = self.taken_back = 0
+
+    def add(self, sock: NativeSocket, read: Callable[[], None]) -> None:
+        super().add(sock, read)
+        self.given += 1
+
+    def discard(self, sock: NativeSocket) -> None:
+        super().discard(sock)
+        self.taken_back += 1
+
+
+async def burst(
+    target: Target, path: SignalPath, reader: TickReader | None = None, **more: str
+) -> list[Record]:
+    """A burst over ``path``, without Locust. ``more``: options."""
     clock, keys, pinger, kept = SystemClock(), Keys(target.key, target.secret), Pinger(), Kept()
-    options = {"agent_name": "welcome", "welcome": "state,track,audio,text", "session_timeout": "20"}
+    options = {"agent_name": "welcome", "welcome": "state,track,audio,text", "session_timeout": "20"} | more
     settings = Settings.from_options(options, USERS)
     around = Surroundings(
         address=target.address,
@@ -67,6 +92,7 @@ async def burst(target: Target, path: SignalPath) -> list[Record]:
         path=path,
         addresses=host_addresses(loopback=True),
         pinger=pinger,
+        reader=reader,
         certificate=SharedCertificate.generateCertificate(),
         microphones=Microphones(),
     )
@@ -99,3 +125,23 @@ def test_users_hear_and_read_their_welcome_over(
     mic = "silence" if path is SignalPath.V1 else "none"
     assert {record.evidence["mic"] for record in records} == {mic}
     assert not any("sections_unasked" in record.evidence for record in records)
+
+
+@pytest.mark.parametrize("path", list(SignalPath))
+def test_users_whose_agent_comes_late_wait_by_tick_and_hear_as_well(
+    stack: Stack, path: SignalPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seams, "PORT_QUARANTINE_S", 0.0)
+    monkeypatch.setattr(seams, "CONSENT_INTERVAL", 0.2)
+    reader = CountingReader()
+    late = json.dumps({"lk": {"fault": "slow_join", "delay_ms": 3000}})
+    target = Target.from_environment(stack.env())
+    records = uvloop.run(burst(target, path, reader, metadata=late))
+    assert [record.outcome for record in records] == ["ok"] * USERS
+    # Each of them while it was alone, and again when it had heard and read its welcome.
+    assert (reader.given, reader.taken_back) == (2 * USERS, 2 * USERS)
+    for record in records:
+        seen_ns, heard_ns = record.marks_ns["agent_seen"], record.marks_ns["first_audio"]
+        assert seen_ns > 3 * NS_PER_S
+        assert heard_ns > seen_ns
+        assert record.evidence["ice"]["rtt_ms"] < TICK_MS

@@ -628,6 +628,25 @@ def test_welcomed_is_the_latest_of_what_is_listed(number: int) -> None:
     assert played.decided_s == latest / 1000
 
 
+@pytest.mark.parametrize(
+    ("after_join", "watch_s", "rested_ms"),
+    [
+        (good, 0, 1_120),
+        (good, 3, 3_820),
+        (lambda clock: (*JOINED, *CAME, *spoke(clock)[:-1]), 0, None),
+        (script((0.4, v.text()), (0.5, ON)), 0, 120_000),
+    ],
+    ids=["words_last", "watched", "no_words", "no_sound"],
+)
+def test_the_engine_may_rest_when_neither_sound_nor_words_are_waited_for(
+    after_join: Steps, watch_s: int, rested_ms: int | None
+) -> None:
+    played = play(after_join, watch=str(watch_s))
+    assert played.engine is not None
+    # Idempotent, and said by whoever sees it first.
+    assert played.engine.rested_ms[:1] == ([rested_ms] if rested_ms is not None else [])
+
+
 @pytest.mark.parametrize("lacking", ITEMS_AT_MS)
 def test_a_welcome_that_lacks_one_item_is_missing(lacking: str) -> None:
     def all_but_one(clock: VirtualClock) -> Sequence[Step]:

@@ -115,6 +115,8 @@ class FakeEngine:
         self.sound: Recording | None = None
         self.write_us = 0
         """So long a write takes to return; what follows is counted from its begin."""
+        self.rested_ms: list[int] = []
+        """When it was told that it may rest, after T0."""
         self.more_wanted: list[bool] = []
         """What the session said to each sound that was heard."""
 
@@ -131,6 +133,9 @@ class FakeEngine:
 
     def join(self) -> int:
         return self._play("join", self._after_join)
+
+    def rest(self) -> None:
+        self.rested_ms.append((self._clock.monotonic_ns() - T0_NS) // NS_PER_MS)
 
     def leave(self) -> None:
         self.calls.append("leave")
