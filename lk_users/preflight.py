@@ -119,7 +119,7 @@ def cloud_faults(target: Target, process: ProcessSettings) -> list[str]:
 def addresses_here(*, loopback: bool) -> int:
     """How many addresses of this machine each user offers to a server, with a socket each."""
     # It imports WebRTC, which not every command needs.
-    from lk_users.wire.seams import host_addresses
+    from lk_users.wire.aioice_seam import host_addresses
 
     return max(1, len(host_addresses(loopback=loopback)))
 

@@ -22,7 +22,7 @@ from gevent.event import AsyncResult, Event
 from lk_users.burst import Meters
 from lk_users.clock import NS_PER_S, SystemClock
 from lk_users.health import LAG_INTERVAL_NS, LagMeter
-from lk_users.wire.seams import quiet_logs
+from lk_users.wire.aiortc_seam import quiet_logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

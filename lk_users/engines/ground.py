@@ -13,9 +13,10 @@ from lk_users.engines.probe import Found, find_way
 from lk_users.engines.sdk import SdkEngine
 from lk_users.errors import EngineCrashed, WireError
 from lk_users.plan import WITNESS
+from lk_users.wire.aioice_seam import host_addresses
+from lk_users.wire.aiortc_seam import SharedCertificate
 from lk_users.wire.api import Api, Keys, speaks
 from lk_users.wire.microphone import Microphones
-from lk_users.wire.seams import SharedCertificate, host_addresses
 from lk_users.wire.servers import Servers
 from lk_users.wire.signalling import Pinger, SignalPath
 from lk_users.wire.turn import MediaWay

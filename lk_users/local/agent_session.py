@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from lk_users.local.faults import Script
     from lk_users.local.pace import Pace
     from lk_users.local.speech import Sounds
+    from lk_users.wire.aiortc_seam import SharedCertificate
     from lk_users.wire.api import Keys
     from lk_users.wire.armed import Endpoint
-    from lk_users.wire.seams import SharedCertificate
     from lk_users.wire.signalling import Pinger
 
 WELCOME: Final = "Welcome, how can I help?"

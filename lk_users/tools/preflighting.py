@@ -41,9 +41,9 @@ from lk_users.tools.checks import (
 from lk_users.tools.proposal import propose
 from lk_users.welcome import mark_of
 from lk_users.wire import agent_http
+from lk_users.wire.aiortc_seam import quiet_logs
 from lk_users.wire.armed import Endpoint, knock
 from lk_users.wire.reach import NotReached, reach
-from lk_users.wire.seams import quiet_logs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -29,9 +29,9 @@ from lk_users.tools.hints import hints
 from lk_users.tools.proposal import propose
 from lk_users.tools.speech import Speech
 from lk_users.tools.timeline import LINE_CHARS, Timeline, attributes_text, excerpt, points
+from lk_users.wire.aiortc_seam import quiet_logs
 from lk_users.wire.armed import Endpoint, knock
 from lk_users.wire.backend import Backend
-from lk_users.wire.seams import quiet_logs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -53,9 +53,10 @@ class TickReader:
         if not self._selector.get_map():
             self._ticking = False
             return
+        # First, so that there is a next tick even if something goes wrong in this one.
+        self._later()
         for key, _ in self._selector.select(0):
             key.data()
-        self._later()
 
 
 class Datagrams(asyncio.DatagramTransport):

@@ -2,7 +2,7 @@
 
 aiortc runs two tasks a track that is sent, each with its own timers. Hundreds of users would spend more on
 their silence than on all they hear, so one task sends for all microphones of a process. This reaches into
-private parts of aiortc's sender; the bound on its version and the test are those of ``wire/seams.py``.
+private parts of aiortc's sender; the bound on its version and the test are those of ``wire/aiortc_seam.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One WebRTC peer connection: the only module that knows aiortc (its private parts are in ``seams``)."""
+"""One WebRTC peer connection: the only module that knows aiortc (private parts are in ``aiortc_seam``)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aiortc import RTCIceServer, RTCSessionDescription
 from aiortc.sdp import candidate_from_sdp
 
 from lk_users.clock import NS_PER_MS
-from lk_users.wire.seams import BundledPeerConnection, PacketReceiver, SharedCertificate
+from lk_users.wire.aiortc_seam import BundledPeerConnection, PacketReceiver, SharedCertificate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

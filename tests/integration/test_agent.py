@@ -21,7 +21,8 @@ from livekit.protocol import models
 from lk_users.clock import SystemClock
 from lk_users.local.server import Server, find_or_build
 from lk_users.local.speech import FRAME_S, SPEECH_S
-from lk_users.wire import seams
+from lk_users.wire import aioice_seam
+from lk_users.wire.aiortc_seam import SharedCertificate
 from lk_users.wire.api import AgentRequest, Api, Keys, user_token
 from lk_users.wire.armed import Endpoint
 from lk_users.wire.audio import Ear
@@ -83,7 +84,7 @@ def agent(server: Server) -> Iterator[subprocess.Popen[str]]:
 @pytest.fixture(autouse=True)
 def no_quarantine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Our loops end long before a quarantined socket would be closed."""
-    monkeypatch.setattr(seams, "PORT_QUARANTINE_S", 0.0)
+    monkeypatch.setattr(aioice_seam, "PORT_QUARANTINE_S", 0.0)
 
 
 class User:
@@ -105,7 +106,7 @@ class User:
         self._tasks: set[asyncio.Task[None]] = set()
         endpoint = Endpoint.resolve("127.0.0.1", server.port, f"127.0.0.1:{server.port}", tls=False)
         self._signal = Signal(endpoint, clock, self)
-        self._peer = Peer(self, ["127.0.0.1"], seams.SharedCertificate.generateCertificate(), clock)
+        self._peer = Peer(self, ["127.0.0.1"], SharedCertificate.generateCertificate(), clock)
         self._pinger = Pinger()
 
     async def join(self) -> None:

@@ -192,6 +192,26 @@ def test_one_that_another_ends_in_the_same_tick_is_read_no_more() -> None:
     on_both_loops(work)
 
 
+def test_what_goes_wrong_with_one_is_told_and_costs_the_others_no_more_than_a_tick() -> None:
+    async def work() -> None:
+        told: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(str(what["exception"])))
+        reader = tick_reader()
+        with opened(reader) as (one, first), opened(reader) as (two, second), other_side() as other:
+
+            def fail() -> None:
+                raise ValueError(f"number {len(first.came) + len(second.came)}")
+
+            first.on_datagram = second.on_datagram = fail
+            for each in (one, two):
+                each.pace(by_tick=True)
+                other.sendto(b"a word", each.get_extra_info("sockname"))
+            await until(lambda: len(first.came) == len(second.came) == 1)
+            assert told == ["number 1", "number 2"]
+
+    on_both_loops(work)
+
+
 def test_a_flood_on_one_socket_leaves_the_others_their_turn() -> None:
     async def work() -> None:
         with opened() as (flooded, flood), opened() as (quiet, heard), other_side() as other:

@@ -1,4 +1,4 @@
-"""Fails when aiortc or aioice move what ``wire/seams.py`` reaches into."""
+"""Fails when aiortc or aioice move what ``wire/aiortc_seam.py`` and ``wire/aioice_seam.py`` reach into."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ from aiortc.rtp import RtcpReceiverInfo, RtcpRrPacket, RtpPacket
 from av import Packet
 
 from lk_users.clock import SystemClock
-from lk_users.wire import seams
+from lk_users.wire import aioice_seam, aiortc_seam
+from lk_users.wire.aiortc_seam import BundledPeerConnection, PacketReceiver, SharedCertificate
 from lk_users.wire.datagrams import TickReader
 from lk_users.wire.keepalive import answer
 from lk_users.wire.microphone import SILENCE, Microphone, Microphones
 from lk_users.wire.peer import Peer
-from lk_users.wire.seams import BundledPeerConnection, PacketReceiver, SharedCertificate
+from lk_users.wire.rtp import Stream
 from lk_users.wire.ticks import TICK_MS
 
 if TYPE_CHECKING:
@@ -146,12 +147,12 @@ async def look_into_a_connection() -> None:
 
 
 def test_addresses_to_offer() -> None:
-    assert seams.host_addresses(loopback=True) == (LOOPBACK,)
-    assert LOOPBACK not in seams.host_addresses(loopback=False)
+    assert aioice_seam.host_addresses(loopback=True) == (LOOPBACK,)
+    assert LOOPBACK not in aioice_seam.host_addresses(loopback=False)
 
 
 def test_statistics_want_no_more_of_a_packet_than_its_header() -> None:
-    stream = seams._Stream(48_000)
+    stream = Stream(48_000)
     for number in (65_534, 65_535, 0, 2):
         stream.count(number, number * 960, timed=number != 0)
     assert (stream.packets_received, stream.packets_expected, stream.packets_lost) == (4, 5, 1)
@@ -263,7 +264,7 @@ async def pair(reader: TickReader | None = None) -> AsyncIterator[Pair]:
     finally:
         await made.close()
         # The ports' quarantine is over.
-        await asyncio.sleep(seams.PORT_QUARANTINE_S + 0.05)
+        await asyncio.sleep(aioice_seam.PORT_QUARANTINE_S + 0.05)
 
 
 async def until(fact: Callable[[], bool]) -> None:
@@ -283,7 +284,7 @@ def is_bound(port: int) -> bool:
 
 @pytest.fixture(autouse=True)
 def short_quarantine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seams, "PORT_QUARANTINE_S", 0.05)
+    monkeypatch.setattr(aioice_seam, "PORT_QUARANTINE_S", 0.05)
 
 
 def test_a_track_is_heard_without_a_thread_and_then_only_counted() -> None:
@@ -322,7 +323,7 @@ def test_receiver_reports_tell_the_other_side_what_arrived_and_how_long_ago_it_s
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of the last two aiortc's sender makes the round trip."""
-    monkeypatch.setattr(seams, "REPORT_INTERVAL_S", 0.05)
+    monkeypatch.setattr(aiortc_seam, "REPORT_INTERVAL_S", 0.05)
     reports: list[RtcpReceiverInfo] = []
 
     async def take(packet: Any) -> None:
@@ -342,7 +343,7 @@ def test_receiver_reports_tell_the_other_side_what_arrived_and_how_long_ago_it_s
             assert (last.fraction_lost, last.packets_lost) == (0, 0)
             assert reports[0].highest_sequence < last.highest_sequence <= (stream.max_seq or 0)
             # Its own reports come every 0.5 to 1.5 s.
-            assert 0 < last.dlsr < 1.6 * seams.REPORT_UNITS_PER_S
+            assert 0 < last.dlsr < 1.6 * aiortc_seam.REPORT_UNITS_PER_S
 
     asyncio.run(work())
 
@@ -392,7 +393,7 @@ def test_a_check_of_the_pair_in_use_is_answered_without_aioice(monkeypatch: pyte
             await both.connect()
             (ice,) = both.speaker.ice_connections()
             used = ice._nominated[1]
-            monkeypatch.setattr(seams, "answer", noted)
+            monkeypatch.setattr(aioice_seam, "answer", noted)
             request = ice.build_request(used, nominate=False)
             key = ice.remote_password.encode()
             response, _ = await used.protocol.request(request, used.remote_addr, integrity_key=key)
@@ -405,13 +406,13 @@ def test_a_check_of_the_pair_in_use_is_answered_without_aioice(monkeypatch: pyte
 
 
 def test_consent_is_kept_by_answers_and_ends_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seams, "CONSENT_INTERVAL", 0.02)
+    monkeypatch.setattr(aioice_seam, "CONSENT_INTERVAL", 0.02)
 
     async def work() -> None:
         async with pair() as both:
             await both.connect()
             (ice,) = both.peer._pc.ice_connections()
-            kept = ice.lk_addresses  # type: ignore[attr-defined]
+            kept = ice.lk_ice  # type: ignore[attr-defined]
             await until(lambda: kept._confirmed != b"")
             first = kept._confirmed
             await until(lambda: kept._confirmed not in (b"", first))
@@ -419,8 +420,8 @@ def test_consent_is_kept_by_answers_and_ends_without_them(monkeypatch: pytest.Mo
             assert (ice_facts["local"], ice_facts["remote"]) == ("host", "host")
             assert 0 < ice_facts["rtt_ms"] < 1000
             assert 0 <= ice_facts["gather_ms"] < 1000
-            monkeypatch.setattr(seams, "answer", lambda *args: b"")
-            monkeypatch.setattr(seams._Demux, "_kept_alive", lambda *args: True)
+            monkeypatch.setattr(aioice_seam, "answer", lambda *args: b"")
+            monkeypatch.setattr(aioice_seam._Demux, "_kept_alive", lambda *args: True)
             await until(lambda: "failed" in both.heard.told or "closed" in both.heard.told)
 
     asyncio.run(work())
@@ -429,7 +430,7 @@ def test_consent_is_kept_by_answers_and_ends_without_them(monkeypatch: pytest.Mo
 def test_who_has_nobody_to_hear_can_wait_once_round_trips_are_known_and_then_hears_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(seams, "CONSENT_INTERVAL", 0.02)
+    monkeypatch.setattr(aioice_seam, "CONSENT_INTERVAL", 0.02)
 
     async def work() -> None:
         async with pair(TickReader(selectors.DefaultSelector())) as both:
@@ -439,17 +440,17 @@ def test_who_has_nobody_to_hear_can_wait_once_round_trips_are_known_and_then_hea
             checks: set[bytes] = set()
 
             def checked(times: int) -> bool:
-                checks.add(ice.lk_addresses._confirmed)  # type: ignore[attr-defined]
+                checks.add(ice.lk_ice._confirmed)  # type: ignore[attr-defined]
                 return len(checks - {b""}) >= times
 
             both.peer.can_wait(yes=True)
             assert not transport.by_tick
-            await until(lambda: checked(seams.CHECKS_READ_AT_ONCE))
+            await until(lambda: checked(aioice_seam.CHECKS_READ_AT_ONCE))
             known_ms = both.peer.ice()["rtt_ms"]
             assert known_ms < TICK_MS / 2
             await until(lambda: transport.by_tick)
             # Its own checks go on and are answered; but how long that took is not known.
-            await until(lambda: checked(seams.CHECKS_READ_AT_ONCE + 4))
+            await until(lambda: checked(aioice_seam.CHECKS_READ_AT_ONCE + 4))
             assert both.peer.ice()["rtt_ms"] == known_ms
             assert both.heard.told == ["up"]
             both.peer.can_wait(yes=False)
@@ -464,7 +465,7 @@ def test_who_has_nobody_to_hear_can_wait_once_round_trips_are_known_and_then_hea
 def test_a_track_that_is_only_counted_by_tick_has_the_jitter_it_had_and_no_round_trip(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(seams, "CONSENT_INTERVAL", 0.02)
+    monkeypatch.setattr(aioice_seam, "CONSENT_INTERVAL", 0.02)
 
     async def work() -> None:
         async with pair(TickReader(selectors.DefaultSelector())) as both:
@@ -498,7 +499,7 @@ def test_messages_arrive_and_a_closed_port_stays_bound_for_the_quarantine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def work() -> None:
-        monkeypatch.setattr(seams, "PORT_QUARANTINE_S", 0.2)
+        monkeypatch.setattr(aioice_seam, "PORT_QUARANTINE_S", 0.2)
         async with pair() as both:
             channels: list[Any] = []
             both.speaker.on("datachannel", channels.append)
@@ -539,7 +540,7 @@ def test_a_microphone_is_heard_at_the_other_end() -> None:
         finally:
             sending.cancel()
             await made.close()
-            await asyncio.sleep(seams.PORT_QUARANTINE_S + 0.05)
+            await asyncio.sleep(aioice_seam.PORT_QUARANTINE_S + 0.05)
 
     asyncio.run(work())
 

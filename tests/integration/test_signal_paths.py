@@ -19,12 +19,13 @@ from lk_users.health import LagMeter
 from lk_users.plan import Share
 from lk_users.settings.run import Settings
 from lk_users.settings.target import Target
-from lk_users.wire import seams
+from lk_users.wire import aioice_seam
+from lk_users.wire.aioice_seam import host_addresses
+from lk_users.wire.aiortc_seam import SharedCertificate
 from lk_users.wire.api import Api, Keys
 from lk_users.wire.armed import Endpoint
 from lk_users.wire.datagrams import TickReader
 from lk_users.wire.microphone import Microphones
-from lk_users.wire.seams import SharedCertificate, host_addresses
 from lk_users.wire.servers import Servers
 from lk_users.wire.signalling import Pinger, SignalPath
 from lk_users.wire.ticks import TICK_MS
@@ -117,7 +118,7 @@ async def burst(
 def test_users_hear_and_read_their_welcome_over(
     stack: Stack, path: SignalPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seams, "PORT_QUARANTINE_S", 0.0)
+    monkeypatch.setattr(aioice_seam, "PORT_QUARANTINE_S", 0.0)
     records = uvloop.run(burst(Target.from_environment(stack.env()), path))
     assert [record.outcome for record in records] == ["ok"] * USERS
     assert all({"first_audio", "first_text", "agent_track"} <= record.marks_ns.keys() for record in records)
@@ -131,8 +132,8 @@ def test_users_hear_and_read_their_welcome_over(
 def test_users_whose_agent_comes_late_wait_by_tick_and_hear_as_well(
     stack: Stack, path: SignalPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seams, "PORT_QUARANTINE_S", 0.0)
-    monkeypatch.setattr(seams, "CONSENT_INTERVAL", 0.2)
+    monkeypatch.setattr(aioice_seam, "PORT_QUARANTINE_S", 0.0)
+    monkeypatch.setattr(aioice_seam, "CONSENT_INTERVAL", 0.2)
     reader = CountingReader()
     late = json.dumps({"lk": {"fault": "slow_join", "delay_ms": 3000}})
     target = Target.from_environment(stack.env())

@@ -139,6 +139,26 @@ def test_nothing_is_sent_any_more(how: str) -> None:
     assert in_virtual_time(work) == 0
 
 
+def test_where_nobody_has_one_nothing_is_due() -> None:
+    async def work(clock: VirtualClock) -> list[tuple[int, int]]:
+        microphones, transport = Microphones(), Transport(clock)
+        loop: Any = asyncio.get_running_loop()
+        running = asyncio.create_task(microphones.run())
+        found: list[tuple[int, int]] = []
+        for _ in range(2):
+            await asyncio.sleep(10.0)
+            found.append((len(transport.rtp), len(loop._scheduled)))
+            sender = made(microphones, transport)
+            await sender.send(PARAMETERS)
+            await asyncio.sleep(1.0)
+            found.append((len(transport.rtp), len(loop._scheduled)))
+            await sender.stop()
+        running.cancel()
+        return found
+
+    assert in_virtual_time(work) == [(0, 0), (3, 1), (3, 0), (6, 1)]
+
+
 def test_a_sender_that_never_started_stops() -> None:
     async def work(clock: VirtualClock) -> Transport:
         transport = Transport(clock)
