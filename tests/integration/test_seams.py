@@ -43,7 +43,6 @@ from lk_users.wire.datagrams import TickReader
 from lk_users.wire.keepalive import answer
 from lk_users.wire.microphone import SILENCE, Microphone, Microphones
 from lk_users.wire.peer import Peer
-from lk_users.wire.rtp import Stream
 from lk_users.wire.ticks import TICK_MS
 
 if TYPE_CHECKING:
@@ -149,13 +148,6 @@ async def look_into_a_connection() -> None:
 def test_addresses_to_offer() -> None:
     assert aioice_seam.host_addresses(loopback=True) == (LOOPBACK,)
     assert LOOPBACK not in aioice_seam.host_addresses(loopback=False)
-
-
-def test_statistics_want_no_more_of_a_packet_than_its_header() -> None:
-    stream = Stream(48_000)
-    for number in (65_534, 65_535, 0, 2):
-        stream.count(number, number * 960, timed=number != 0)
-    assert (stream.packets_received, stream.packets_expected, stream.packets_lost) == (4, 5, 1)
 
 
 def test_one_certificate_makes_its_digests_and_its_context_once() -> None:
@@ -446,6 +438,7 @@ def test_who_has_nobody_to_hear_can_wait_once_round_trips_are_known_and_then_hea
             both.peer.can_wait(yes=True)
             assert not transport.by_tick
             await until(lambda: checked(aioice_seam.CHECKS_READ_AT_ONCE))
+            assert not transport.by_tick
             known_ms = both.peer.ice()["rtt_ms"]
             assert known_ms < TICK_MS / 2
             await until(lambda: transport.by_tick)
@@ -485,11 +478,7 @@ def test_a_track_that_is_only_counted_by_tick_has_the_jitter_it_had_and_no_round
             assert stream._jitter_q4 == jitter_q4
             report = receiver._report(ssrc, stream)
             assert (report.lsr, report.dlsr, report.packets_lost) == (0, 0, 0)
-            # Read at once again, it goes on from the packet before, and not from the last that was timed.
             both.peer.can_wait(yes=False)
-            before = stream.packets_received
-            await until(lambda: stream.packets_received > before + 5)
-            assert stream.jitter < 48 * 2 * TICK_MS
             assert receiver._report(ssrc, stream).lsr > 0
 
     asyncio.run(work())
