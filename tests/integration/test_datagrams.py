@@ -7,6 +7,7 @@ import selectors
 import socket
 import subprocess
 import sys
+from collections import Counter
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
-from lk_users.wire.datagrams import READS_IN_A_ROW, Datagrams, TickReader
+from lk_users.wire.datagrams import READS_A_TICK, Datagrams, TickReader
 from lk_users.wire.ticks import TICK_MS
 
 if TYPE_CHECKING:
@@ -212,16 +213,23 @@ def test_what_goes_wrong_with_one_is_told_and_costs_the_others_no_more_than_a_ti
     on_both_loops(work)
 
 
-def test_a_flood_on_one_socket_leaves_the_others_their_turn() -> None:
+@pytest.mark.parametrize("by_tick", [False, True])
+def test_a_flood_on_one_socket_leaves_the_others_their_turn(by_tick: bool) -> None:
     async def work() -> None:
-        with opened() as (flooded, flood), opened() as (quiet, heard), other_side() as other:
-            for _ in range(10 * READS_IN_A_ROW):
+        reader = tick_reader()
+        with opened(reader) as (flooded, flood), opened(reader) as (quiet, heard), other_side() as other:
+            for each in (flooded, quiet):
+                each.pace(by_tick=by_tick)
+            for _ in range(3 * READS_A_TICK):
                 other.sendto(b"flood", flooded.get_extra_info("sockname"))
             other.sendto(b"a word", quiet.get_extra_info("sockname"))
             before: list[int] = []
             heard.on_datagram = lambda: before.append(len(flood.came))
-            await until(lambda: len(flood.came) == 10 * READS_IN_A_ROW and len(heard.came) == 1)
-            assert before[0] <= 2 * READS_IN_A_ROW
+            await until(lambda: len(flood.came) == 3 * READS_A_TICK and len(heard.came) == 1)
+            assert before[0] <= 2
+            if by_tick:
+                ticks = Counter(round(at_s * 1000 / TICK_MS) for at_s in flood.at_s)
+                assert list(ticks.values()) == [READS_A_TICK] * 3
 
     on_both_loops(work)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from virtual import in_virtual_time
 
 from lk_users.clock import NS_PER_MS
-from lk_users.wire.datagrams import TickReader
+from lk_users.wire.datagrams import READS_A_TICK, TickReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,10 +20,12 @@ if TYPE_CHECKING:
 
 
 class Ready(selectors.BaseSelector):
-    """Whatever it is given has something to read. Counts how often it was asked."""
+    """Each of its sockets has so many datagrams (``each``) a tick. Counts how often it was asked."""
 
-    def __init__(self) -> None:
-        self.asked = 0
+    def __init__(self, clock: VirtualClock, each: int = 1) -> None:
+        self._clock = clock
+        self._each = each
+        self.asked: Counter[int] = Counter()
         self._keys: dict[Any, selectors.SelectorKey] = {}
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -33,8 +37,10 @@ class Ready(selectors.BaseSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         assert timeout == 0, "the loop would wait"
-        self.asked += 1
-        return [(key, selectors.EVENT_READ) for key in self._keys.values()]
+        now_ns = self._clock.monotonic_ns()
+        self.asked[now_ns] += 1
+        keys = self._keys.values() if self.asked[now_ns] <= self._each else ()
+        return [(key, selectors.EVENT_READ) for key in keys]
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
         return self._keys
@@ -42,7 +48,7 @@ class Ready(selectors.BaseSelector):
 
 def test_all_sockets_are_read_on_the_same_ticks_until_they_are_taken_back() -> None:
     async def work(clock: VirtualClock) -> dict[str, list[int]]:
-        reader, began_ns = TickReader(Ready()), clock.monotonic_ns()
+        reader, began_ns = TickReader(Ready(clock)), clock.monotonic_ns()
         read_ms: dict[str, list[int]] = {"one": [], "other": []}
         socks: dict[str, Any] = dict(zip(read_ms, (object(), object()), strict=True))
 
@@ -70,14 +76,14 @@ def test_all_sockets_are_read_on_the_same_ticks_until_they_are_taken_back() -> N
 
 def test_with_nothing_to_read_it_does_not_wake_the_process() -> None:
     async def work(clock: VirtualClock) -> list[int]:
-        ready = Ready()
+        ready = Ready(clock)
         reader, asked, sock = TickReader(ready), [], object()
         for _ in range(2):
             reader.add(sock, lambda: None)  # type: ignore[arg-type]
             await asyncio.sleep(0.22)
             reader.discard(sock)  # type: ignore[arg-type]
             await asyncio.sleep(60)
-            asked.append(ready.asked)
+            asked.append(len(ready.asked))
         return asked
 
     assert in_virtual_time(work) == [2, 4]
@@ -85,7 +91,7 @@ def test_with_nothing_to_read_it_does_not_wake_the_process() -> None:
 
 def test_a_reader_that_takes_its_socket_back_in_mid_tick_does_not_hold_the_others() -> None:
     async def work(clock: VirtualClock) -> list[str]:
-        reader, told = TickReader(Ready()), []
+        reader, told = TickReader(Ready(clock)), []
         first, second = object(), object()
 
         def once() -> None:
@@ -99,3 +105,18 @@ def test_a_reader_that_takes_its_socket_back_in_mid_tick_does_not_hold_the_other
         return told
 
     assert in_virtual_time(work) == ["first", "second", "second"]
+
+
+@pytest.mark.parametrize(
+    ("each", "read"), [(0, 0), (3, 3), (READS_A_TICK, READS_A_TICK), (1_000, READS_A_TICK)]
+)
+def test_all_that_came_is_read_in_a_tick_but_of_a_flood_no_more_than_its_share(each: int, read: int) -> None:
+    async def work(clock: VirtualClock) -> list[int]:
+        reader, sock = TickReader(Ready(clock, each)), object()
+        moments: list[int] = []
+        reader.add(sock, lambda: moments.append(clock.monotonic_ns()))  # type: ignore[arg-type]
+        await asyncio.sleep(0.15)
+        reader.discard(sock)  # type: ignore[arg-type]
+        return moments
+
+    assert len(in_virtual_time(work)) == min(each, READS_A_TICK)
