@@ -1,8 +1,8 @@
 """A user's UDP socket, and the common reader of those that can wait.
 
-A user who is alone in the room gets nothing but keepalives; to be woken up for each costs several times what
-reading it does (see ``ticks``). So the sockets of all such users are looked at together, once a tick. As soon
-as somebody enters, the user's socket is the loop's own again, and every datagram is read when it comes.
+A user who is alone in the room gets nothing but keepalives; to be woken up for each costs more than to read
+it (``ticks``, ``bench/reading.py``). So the sockets of all such users are looked at together, once a tick. As
+soon as somebody enters, the user's socket is the loop's own again, and every datagram is read when it comes.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class Datagrams(asyncio.DatagramTransport):
         self._protocol: asyncio.DatagramProtocol = asyncio.DatagramProtocol()
         self._loop = asyncio.get_running_loop()
         self.by_tick = False
+        """Is it read once a tick?"""
         self._open = True
         self._start_reading()
 
