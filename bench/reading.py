@@ -15,15 +15,14 @@ import asyncio
 import json
 import selectors
 import sys
-import time
 from typing import Final
 
 import uvloop
+from window import cpu_ms_a_second
 
 from lk_users.wire.datagrams import Datagrams, TickReader
 
 LOOPBACK: Final = "127.0.0.1"
-BUFFER_BYTES: Final = 262_144
 WAYS: Final = ("the loop's own", "at once", "by tick")
 SENDER: Final = """
 import heapq, json, random, socket, sys, time
@@ -56,13 +55,13 @@ async def opened(way: str, reader: TickReader) -> User:
         loop = asyncio.get_running_loop()
         user.transport, _ = await loop.create_datagram_endpoint(lambda: user, local_addr=(LOOPBACK, 0))
         return user
-    own = user.transport = Datagrams(LOOPBACK, BUFFER_BYTES, reader)
+    own = user.transport = Datagrams(LOOPBACK, reader)
     own.set_protocol(user)
     own.pace(by_tick=way == WAYS[2])
     return user
 
 
-async def cpu_ms_a_second(way: str, count: int, every_s: float, seconds: float) -> float:
+async def reading(way: str, count: int, every_s: float, seconds: float) -> float:
     reader = TickReader(selectors.DefaultSelector())
     users = [await opened(way, reader) for _ in range(count)]
     ports = [user.transport.get_extra_info("sockname")[1] for user in users]
@@ -72,19 +71,14 @@ async def cpu_ms_a_second(way: str, count: int, every_s: float, seconds: float) 
     sender.stdin.write(json.dumps([every_s, ports]).encode() + b"\n")
     try:
         await asyncio.sleep(every_s)
-        before, began_s, cpu_s = sum(user.answered for user in users), time.monotonic(), time.process_time()
-        await asyncio.sleep(seconds)
-        took_s, used_s = time.monotonic() - began_s, time.process_time() - cpu_s
-        answered = sum(user.answered for user in users) - before
+        return await cpu_ms_a_second(
+            lambda: sum(user.answered for user in users), count / every_s, seconds, within=0.1
+        )
     finally:
         sender.kill()
         await sender.wait()
         for user in users:
             user.transport.close()
-    expected = count * took_s / every_s
-    if not 0.9 * expected < answered < 1.1 * expected:
-        sys.exit(f"{answered} answers in {took_s:.1f} s; {expected:.0f} were expected")
-    return 1000 * used_s / took_s
 
 
 def main() -> None:
@@ -95,9 +89,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     given = parser.parse_args()
     for number in range(given.rounds):
-        used_ms = {
-            way: uvloop.run(cpu_ms_a_second(way, given.users, given.every, given.seconds)) for way in WAYS
-        }
+        used_ms = {way: uvloop.run(reading(way, given.users, given.every, given.seconds)) for way in WAYS}
         own_ms = used_ms[WAYS[0]]
         told = ", ".join(
             f"{way} {ms:.1f} ms a second ({ms / own_ms:.2f} times)" for way, ms in used_ms.items()

@@ -15,10 +15,10 @@ import random
 import socket
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Final
 
 import uvloop
+from window import cpu_ms_a_second
 
 from lk_users.wire.ticks import sleep_about
 
@@ -58,22 +58,15 @@ async def user(port: int, heard: Heard, sleep: Callable[[float], Awaitable[None]
         transport.close()
 
 
-async def cpu_ms_a_second(
-    users: int, seconds: float, port: int, sleep: Callable[[float], Awaitable[None]]
-) -> float:
+async def waiting(users: int, seconds: float, port: int, sleep: Callable[[float], Awaitable[None]]) -> float:
     heard = Heard()
     tasks = [asyncio.create_task(user(port, heard, sleep)) for _ in range(users)]
     await asyncio.sleep(INTERVAL_S)
-    before, began_s, cpu_s = heard.count, time.monotonic(), time.process_time()
-    await asyncio.sleep(seconds)
-    took_s, used_s, echoes = time.monotonic() - began_s, time.process_time() - cpu_s, heard.count - before
+    used_ms = await cpu_ms_a_second(lambda: heard.count, users / INTERVAL_S, seconds, within=0.3)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    expected = users * took_s / INTERVAL_S
-    if not 0.7 * expected < echoes < 1.3 * expected:
-        sys.exit(f"{echoes} echoes in {took_s:.1f} s; {expected:.0f} were expected")
-    return 1000 * used_s / took_s
+    return used_ms
 
 
 def main() -> None:
@@ -88,7 +81,7 @@ def main() -> None:
         try:
             for number in range(given.rounds):
                 alone, together = (
-                    uvloop.run(cpu_ms_a_second(given.users, given.seconds, port, sleep))
+                    uvloop.run(waiting(given.users, given.seconds, port, sleep))
                     for sleep in (asyncio.sleep, sleep_about)
                 )
                 print(

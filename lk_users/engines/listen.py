@@ -275,8 +275,8 @@ class ListenEngine:
         edition = "cloud" if info.edition == models.ServerInfo.Edition.Cloud else "open source"
         server = f"{edition} {info.version} node {info.node_id} region {info.region or '-'}"
         others = [api.participant_view(other) for other in join.other_participants]
+        self._alone = not others
         for other in others:
-            self._alone = False
             self._own_tracks(other)
         self.turns = turns(join.ice_servers)
         self.must_relay = join.client_configuration.force_relay == models.ClientConfigSetting.ENABLED

@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING, Any
 
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 from aioice.ice import CONSENT_FAILURES, CONSENT_INTERVAL, StunProtocol, get_host_addresses
-from aioice.turn import UDP_SOCKET_BUFFER_SIZE
 
 from lk_users.wire.datagrams import Datagrams
 from lk_users.wire.keepalive import (
@@ -88,7 +87,7 @@ class Sockets:
         self._measured = self._can_wait = False
 
     def open(self, address: str) -> Datagrams:
-        opened = Datagrams(address, UDP_SOCKET_BUFFER_SIZE, self._reader)
+        opened = Datagrams(address, self._reader)
         self._open.append(opened)
         return opened
 

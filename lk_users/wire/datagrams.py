@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # More than a datagram of WebRTC has: all keep below the 1,500 bytes of an Ethernet frame.
 DATAGRAM_BYTES = 2048
+# As aioice's own sockets have.
+RECEIVE_BUFFER_BYTES = 262_144
 # From one socket in one tick: more than a voice sends meanwhile, and yet a flood does not take the loop.
 READS_A_TICK = 16
 
@@ -69,13 +71,13 @@ class Datagrams(asyncio.DatagramTransport):
     Raises OSError where there is no such address.
     """
 
-    def __init__(self, address: str, receive_buffer_bytes: int, reader: TickReader | None) -> None:
+    def __init__(self, address: str, reader: TickReader | None) -> None:
         super().__init__()
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._socket = NativeSocket(family, socket.SOCK_DGRAM)
         try:
             self._socket.setblocking(False)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
             self._socket.bind((address, 0))
         except OSError:
             self._socket.close()
@@ -85,7 +87,6 @@ class Datagrams(asyncio.DatagramTransport):
         self._loop = asyncio.get_running_loop()
         self.by_tick = False
         """Is it read once a tick?"""
-        self._open = True
         self._start_reading()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -113,15 +114,13 @@ class Datagrams(asyncio.DatagramTransport):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
 
     def close(self) -> None:
-        if self._open:
-            self.hush()
-            self._open = False
-            self._socket.close()
+        self.hush()
+        self._socket.close()
 
     abort = close
 
     def is_closing(self) -> bool:
-        return not self._open
+        return self._socket.fileno() < 0
 
     def sendto(self, data: Any, addr: Any = None) -> None:
         try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
+from loopback import LOOPBACK, is_bound, until
 
 from lk_users.wire.datagrams import READS_A_TICK, Datagrams, TickReader
 from lk_users.wire.ticks import TICK_MS
@@ -21,8 +22,6 @@ from lk_users.wire.ticks import TICK_MS
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
-LOOPBACK = "127.0.0.1"
-BUFFER_BYTES = 262_144
 HANDLES = Path("/proc/self/fd")
 
 
@@ -46,7 +45,7 @@ class Heard(asyncio.DatagramProtocol):
 
 @contextmanager
 def opened(reader: TickReader | None = None, address: str = LOOPBACK) -> Iterator[tuple[Datagrams, Heard]]:
-    transport, heard = Datagrams(address, BUFFER_BYTES, reader), Heard()
+    transport, heard = Datagrams(address, reader), Heard()
     transport.set_protocol(heard)
     with closing(transport):
         yield transport, heard
@@ -61,15 +60,6 @@ def other_side(address: str = LOOPBACK) -> Iterator[socket.socket]:
         yield sock
 
 
-def is_taken(name: tuple[str, int]) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind(name)
-        except OSError:
-            return True
-    return False
-
-
 def tick_reader() -> TickReader:
     return TickReader(selectors.DefaultSelector())
 
@@ -77,12 +67,6 @@ def tick_reader() -> TickReader:
 def on_both_loops(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     uvloop.run(work())
     asyncio.run(work())
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not fact():  # noqa: ASYNC110 - a datagram sets no event of ours
-            await asyncio.sleep(0.002)
 
 
 @pytest.mark.parametrize("address", [LOOPBACK, "::1"])
@@ -167,12 +151,12 @@ def test_a_hushed_socket_keeps_its_port_and_takes_next_to_nothing(by_tick: bool)
             other.sendto(b"too late", name)
             await asyncio.sleep(1.5 * TICK_MS / 1000)
             assert heard.came == []
-            assert is_taken(name)
+            assert is_bound(name[1])
             assert not transport.is_closing()
             transport.close()
             transport.close()
             assert transport.is_closing()
-            assert not is_taken(name)
+            assert not is_bound(name[1])
 
     on_both_loops(work)
 
@@ -246,7 +230,7 @@ def test_an_error_of_the_network_is_told_and_no_exception() -> None:
 def test_an_address_that_is_not_ours_costs_no_handle() -> None:
     before = len(list(HANDLES.iterdir()))
     with pytest.raises(OSError, match="assign"):
-        Datagrams("192.0.2.199", BUFFER_BYTES, None)
+        Datagrams("192.0.2.199", None)
     assert len(list(HANDLES.iterdir())) == before
 
 
@@ -259,7 +243,7 @@ import uvloop
 
 async def work():
     selector = Runtime.selector()
-    transport = Datagrams("127.0.0.1", 262_144, TickReader(selector))
+    transport = Datagrams("127.0.0.1", TickReader(selector))
     transport.pace(by_tick=True)
     made = transport.get_extra_info("socket")
     print(type(selector).__module__, type(made).__module__, socket.socket.__module__)

@@ -8,7 +8,6 @@ import inspect
 import itertools
 import re
 import selectors
-import socket
 import threading
 import time
 import tomllib
@@ -35,11 +34,12 @@ from aiortc.rtcicetransport import RTCIceGatherer
 from aiortc.rtcrtpreceiver import StreamStatistics
 from aiortc.rtp import RtcpReceiverInfo, RtcpRrPacket, RtpPacket
 from av import Packet
+from loopback import LOOPBACK, is_bound, until
 
 from lk_users.clock import SystemClock
 from lk_users.wire import aioice_seam, aiortc_seam
 from lk_users.wire.aiortc_seam import BundledPeerConnection, PacketReceiver, SharedCertificate
-from lk_users.wire.datagrams import TickReader
+from lk_users.wire.datagrams import Datagrams, TickReader
 from lk_users.wire.keepalive import answer
 from lk_users.wire.microphone import SILENCE, Microphone, Microphones
 from lk_users.wire.peer import Peer
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 REPOSITORY = Path(__file__).parents[2]
-LOOPBACK = "127.0.0.1"
 PAYLOAD = b"\xfc\x00an opus packet"
 
 
@@ -259,19 +258,18 @@ async def pair(reader: TickReader | None = None) -> AsyncIterator[Pair]:
         await asyncio.sleep(aioice_seam.PORT_QUARANTINE_S + 0.05)
 
 
-async def until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not fact():  # noqa: ASYNC110 - a fact of aiortc sets no event of ours
-            await asyncio.sleep(0.005)
+@asynccontextmanager
+async def pair_that_can_wait() -> AsyncIterator[tuple[Pair, Datagrams]]:
+    """Connected, and the listener's socket."""
+    async with pair(TickReader(selectors.DefaultSelector())) as both:
+        await both.connect()
+        (transport,) = both.peer._pc._sockets._open
+        yield both, transport
 
 
-def is_bound(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return True
-    return False
+@pytest.fixture
+def quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aioice_seam, "CONSENT_INTERVAL", 0.02)
 
 
 @pytest.fixture(autouse=True)
@@ -397,9 +395,8 @@ def test_a_check_of_the_pair_in_use_is_answered_without_aioice(monkeypatch: pyte
     asyncio.run(work())
 
 
+@pytest.mark.usefixtures("quick_checks")
 def test_consent_is_kept_by_answers_and_ends_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aioice_seam, "CONSENT_INTERVAL", 0.02)
-
     async def work() -> None:
         async with pair() as both:
             await both.connect()
@@ -419,15 +416,10 @@ def test_consent_is_kept_by_answers_and_ends_without_them(monkeypatch: pytest.Mo
     asyncio.run(work())
 
 
-def test_who_has_nobody_to_hear_can_wait_once_round_trips_are_known_and_then_hears_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(aioice_seam, "CONSENT_INTERVAL", 0.02)
-
+@pytest.mark.usefixtures("quick_checks")
+def test_who_has_nobody_to_hear_can_wait_once_round_trips_are_known_and_then_hears_at_once() -> None:
     async def work() -> None:
-        async with pair(TickReader(selectors.DefaultSelector())) as both:
-            await both.connect()
-            (transport,) = both.peer._pc._sockets._open
+        async with pair_that_can_wait() as (both, transport):
             (ice,) = both.peer._pc.ice_connections()
             checks: set[bytes] = set()
 
@@ -455,15 +447,10 @@ def test_who_has_nobody_to_hear_can_wait_once_round_trips_are_known_and_then_hea
     asyncio.run(work())
 
 
-def test_a_track_that_is_only_counted_by_tick_has_the_jitter_it_had_and_no_round_trip(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(aioice_seam, "CONSENT_INTERVAL", 0.02)
-
+@pytest.mark.usefixtures("quick_checks")
+def test_a_track_that_is_only_counted_by_tick_has_the_jitter_it_had_and_no_round_trip() -> None:
     async def work() -> None:
-        async with pair(TickReader(selectors.DefaultSelector())) as both:
-            await both.connect()
-            (transport,) = both.peer._pc._sockets._open
+        async with pair_that_can_wait() as (both, transport):
             await both.hear()
             (transceiver,) = both.peer._pc.getTransceivers()
             receiver: Any = transceiver.receiver
