@@ -6,17 +6,21 @@
     replay    ``lk-users replay`` of 5,000 records
     burst     600 with the sink, without it, and with a database that is away, slow or refuses, in turn: start
               error and lag as ratios to the runs without it
+    beside    600 over two workers, of which one has the sink, in each of these states: start error and lag of
+              the two as a ratio, so that what else the machine does hits both
     share     what the sink takes of the process in such a burst, by its own account (sink_account.py): lag of
               two runs differs by more than that anyway
 
 ``burst`` takes five rounds of five runs, each in another order, and a figure is the median of its rounds.
-ROUNDS=1 in the environment for a short look; KEEP=DIR keeps the run folders there.
+``beside`` takes as many, and a figure is the geometric mean of its ratios, with a 95 % interval.
+ROUNDS=1 in the environment for a short look; KEEP=DIR keeps the run folders of the others there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
 import resource
@@ -33,10 +37,14 @@ sys.path[:0] = [str(ROOT / "tests" / "unit"), str(ROOT / "tests" / "integration"
 
 from builders import RUN_ID, queued_session, write_run  # noqa: E402
 from burst import run as run_burst  # noqa: E402
+from fleet import Fleet  # noqa: E402
 from influxdb_client.client.influxdb_client import InfluxDBClient  # noqa: E402
+from links import Links  # noqa: E402
 from slow_proxy import SlowProxy  # noqa: E402
 
+from lk_users.compare.intervals import student_quantile  # noqa: E402
 from lk_users.local.influxd import Influxd, find_or_build  # noqa: E402
+from lk_users.local.stack import Stack  # noqa: E402
 from lk_users.replay import replay as replay_run  # noqa: E402
 from lk_users.report.make import make_report  # noqa: E402
 from lk_users.settings.process import Influx  # noqa: E402
@@ -51,6 +59,8 @@ if TYPE_CHECKING:
 POINTS = 20_000
 AWAY_POINTS = 100_000
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
+# Regions of the two workers.
+SINK, PLAIN = "sink", "plain"
 ACCOUNTED = Path(__file__).parent / "sink_account.py"
 
 
@@ -194,6 +204,58 @@ def burst(*options: str) -> None:
         print(f"{kind:<8} to without: {', '.join(ratios)}")
 
 
+def beside(*options: str) -> None:
+    """``none``: neither worker has the sink, so that ratio is what chance does."""
+    ratios: dict[str, list[dict[str, float]]] = {}
+    for number in range(ROUNDS):
+        with databases() as (up, states), Stack(say=lambda text: None) as stack, Links() as links:
+            for kind, env in {"none": {}, **states}.items():
+                with tempfile.TemporaryDirectory() as folder:
+                    summary = pair(stack, links, Path(folder), env, number % 2, *options)
+                if summary["verdict"] == "VOID":
+                    sys.exit(f"{kind}: void, so there is nothing to compare: {summary['void_reasons']}")
+                by_region = {region["region"]: region for region in summary["regions"]}
+                sink, plain = (moments(by_region[name]) for name in (SINK, PLAIN))
+                ratios.setdefault(kind, []).append({name: sink[name] / plain[name] for name in plain})
+                told = ", ".join(f"{name} {sink[name]:.1f} beside {plain[name]:.1f}" for name in plain)
+                found = sessions(up, summary["run_id"])
+                heard = summary["outcomes"].get("ok", 0)
+                print(f"{kind:<8} {told} | {heard} ok | {found} in the database", flush=True)
+    for kind, rows in ratios.items():
+        means = (f"{name} {geometric([row[name] for row in rows])}" for name in rows[0])
+        print(f"{kind:<8} with to without: {', '.join(means)}")
+
+
+def pair(
+    stack: Stack, links: Links, folder: Path, env: Mapping[str, str], first: int, *options: str
+) -> dict[str, Any]:
+    """The summary of a burst by two workers, of which ``env`` is one's. ``first``: whether that one comes
+    second, for who comes first gets its users first."""
+    with Fleet(folder, stack.env(), links) as fleet:
+        for region in (PLAIN, SINK)[:: 1 if first else -1]:
+            fleet.add(region, env=env if region == SINK else None)
+        fleet.lead(600, *options)
+        return fleet.finish().read().summary
+
+
+def moments(region: Mapping[str, Any]) -> dict[str, float]:
+    """Start error and, from T0 - 1 s to T0 + 5 s, loop lag, in ms."""
+    start, lag = region["start_error_ms"], region["start_lag_ms"]
+    return {
+        "start error p50": start["p50"], "p99": start["p99"], "lag p95": lag["p95"], "longest": lag["max"],
+    }  # fmt: skip
+
+
+def geometric(ratios: Sequence[float]) -> str:
+    """Their geometric mean, and its 95 % interval by Student's t."""
+    logs = [math.log(ratio) for ratio in ratios]
+    mean = statistics.fmean(logs)
+    if len(logs) < 2:
+        return f"{math.exp(mean):.2f}"
+    half = student_quantile(0.975, len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
+    return f"{math.exp(mean):.2f} ({math.exp(mean - half):.2f}-{math.exp(mean + half):.2f})"
+
+
 def order(kinds: Sequence[str], number: int) -> list[str]:
     """Of round ``number``, from 0. In four rounds of five kinds none comes twice right after the same other,
     and in five each begins one. A stride meets all kinds where their number is a prime."""
@@ -223,7 +285,7 @@ def medians(summaries: list[dict[str, Any]]) -> dict[str, float]:
     return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
 
 
-BENCHES = {"sink": sink, "replay": replay, "burst": burst, "share": share}
+BENCHES = {"sink": sink, "replay": replay, "burst": burst, "beside": beside, "share": share}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in BENCHES:

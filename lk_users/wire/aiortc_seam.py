@@ -59,7 +59,7 @@ REPORT_UNITS_PER_S = 1 << 16
 def quiet_logs() -> None:
     """Turn off the libraries' logs: aioice logs every candidate pair, and a log call takes a lock that
     gevent patched, which must not be waited for in a native thread."""
-    for name in ("aioice", "aioice.ice", "aiortc"):
+    for name in ("aioice", "aioice.ice", "aiortc", "websockets.client"):
         logging.getLogger(name).disabled = True
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("aioice", "aiortc")):

@@ -1,6 +1,6 @@
 """Connections that are open, and requests that are bytes, before T0: at T0 only ``write`` happens.
 
-What comes back is parsed by sans-IO parsers (h11, wsproto). A connection that the server closed while it
+What comes back is parsed by sans-IO parsers (h11, websockets). A connection that the server closed while it
 waited is made again; one that turns out dead on the write is made again once and marked. Nothing else is
 ever retried: a retry that nobody sees would be time and dispatches that nobody can account for.
 """
@@ -8,6 +8,9 @@ ever retried: a retry that nobody sees would be time and dispatches that nobody 
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import http
 import ipaddress
 import os
 import socket
@@ -16,24 +19,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 import h11
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import (
-    AcceptConnection,
-    BytesMessage,
-    CloseConnection,
-    Ping,
-    RejectConnection,
-    RejectData,
-    Request,
-)
-from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import Protocol as Frames
+from websockets.protocol import Side
 
 from lk_users.clock import SystemClock
 from lk_users.errors import ConnectionCut, EngineCrashed, HttpError, UpgradeRefused, WireError
 from lk_users.wire.tls import TlsPipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from lk_users.clock import Clock
 
@@ -45,6 +40,8 @@ LINGER_S = 2.0
 MAX_BODY_BYTES = 1 << 20
 # Enough of an error to hold a whole token, so that what stands behind it is kept.
 MAX_DETAIL_BYTES = 1 << 13
+# RFC 6455, 1.3: what proves that a server speaks WebSocket is made of the key and this.
+WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 @dataclass(frozen=True)
@@ -112,11 +109,6 @@ def connection_cause(exc: BaseException | None) -> str:
     if isinstance(exc, TimeoutError):
         return "connection timed out"
     return str(getattr(exc, "strerror", None) or exc)
-
-
-def _retry_after(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The Retry-After header, empty if there is none; both parsers give names in lower case."""
-    return next((bytes(value).decode("latin-1") for name, value in headers if name == b"retry-after"), "")
 
 
 class Armed(asyncio.Protocol):
@@ -223,11 +215,14 @@ class Armed(asyncio.Protocol):
                 self._write_raw(answer)
             if data:
                 self.received(data)
-        except (ssl.SSLError, h11.RemoteProtocolError, RemoteProtocolError, LocalProtocolError) as exc:
-            self.closed = True
-            if self._transport is not None:
-                self._transport.abort()
-            self.cut(ConnectionCut(f"not understood: {exc}"))
+        except (ssl.SSLError, h11.RemoteProtocolError) as exc:
+            self._not_understood(exc)
+
+    def _not_understood(self, exc: Exception) -> None:
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
+        self.cut(ConnectionCut(f"not understood: {exc}"))
 
     def received(self, data: bytes) -> None:
         raise NotImplementedError
@@ -306,6 +301,52 @@ async def knock(endpoint: Endpoint) -> None:
         door.close()
 
 
+class _Answer:
+    """One HTTP answer, as far as it has come."""
+
+    def __init__(self) -> None:
+        self.http = h11.Connection(h11.CLIENT)
+        self.status = 0
+        """Its final one; 0 until its head is there."""
+        self.headers: dict[bytes, bytes] = {}
+        self.body = bytearray()
+        self.is_whole = False
+        self.is_switched = False
+        """Does the server speak another protocol from now on?"""
+
+    def receive(self, data: bytes) -> None:
+        """Raises h11.RemoteProtocolError where that is no HTTP."""
+        self.http.receive_data(data)
+        while not (self.is_whole or self.is_switched or self.is_too_large):
+            event = self.http.next_event()
+            if isinstance(event, h11.Response):
+                # h11 gives names in lower case.
+                self.status, self.headers = event.status_code, dict(event.headers)
+            elif isinstance(event, h11.InformationalResponse):
+                self.headers = dict(event.headers)
+                self.is_switched = event.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS
+            elif isinstance(event, h11.Data):
+                self.body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                self.is_whole = True
+            elif event in (h11.NEED_DATA, h11.PAUSED):
+                return
+
+    @property
+    def is_too_large(self) -> bool:
+        return len(self.body) > MAX_BODY_BYTES
+
+    @property
+    def detail(self) -> str:
+        """The beginning of its body, where that says what is wrong."""
+        return self.body[:MAX_DETAIL_BYTES].decode("utf-8", "replace")
+
+    @property
+    def retry_after(self) -> str:
+        """The Retry-After header; empty if there is none."""
+        return self.headers.get(b"retry-after", b"").decode("latin-1")
+
+
 class ArmedRequest(Armed):
     """One HTTP request. ``answered`` is called with the body, or with what went wrong.
 
@@ -324,10 +365,7 @@ class ArmedRequest(Armed):
         self._success = success
         self._hidden = hidden
         self._answered: Callable[[bytes | WireError], None] | None = answered
-        self._http = h11.Connection(h11.CLIENT)
-        self._status = 0
-        self._retry_after = ""
-        self._body = bytearray()
+        self._answer = _Answer()
 
     def load_post(self, path: str, token: str, body: bytes) -> None:
         """A protobuf POST as Twirp wants it."""
@@ -338,41 +376,26 @@ class ArmedRequest(Armed):
         """A POST with ``headers`` beside Host and Content-Length."""
         beside = [("Host", self._endpoint.host_header), *headers, ("Content-Length", str(len(body)))]
         request = h11.Request(method="POST", target=path, headers=beside)
-        parts = (
-            self._http.send(request),
-            self._http.send(h11.Data(body)),
-            self._http.send(h11.EndOfMessage()),
-        )
-        self.load(b"".join(part for part in parts if part))
+        events = (request, h11.Data(body), h11.EndOfMessage())
+        self.load(b"".join(self._answer.http.send(event) or b"" for event in events))
 
     def received(self, data: bytes) -> None:
-        self._http.receive_data(data)
-        while True:
-            event = self._http.next_event()
-            if isinstance(event, h11.Response):
-                self._status = event.status_code
-                self._retry_after = _retry_after(event.headers)
-            elif isinstance(event, h11.Data):
-                self._body += event.data
-                if len(self._body) > MAX_BODY_BYTES:
-                    self._finish(ConnectionCut("answer too large"))
-                    return
-            elif isinstance(event, h11.EndOfMessage):
-                self._finish(self._result())
-                return
-            elif event in (h11.NEED_DATA, h11.PAUSED):
-                return
+        self._answer.receive(data)
+        if self._answer.is_too_large:
+            self._finish(ConnectionCut("answer too large"))
+        elif self._answer.is_whole:
+            self._finish(self._result())
 
     def cut(self, error: WireError) -> None:
         # A status is an answer, even where the connection's end is the end of its body.
-        is_answer = self._status and self._status not in self._success
+        is_answer = self._answer.status and self._answer.status not in self._success
         self._finish(self._result() if is_answer else ConnectionCut(self._without_hidden(error.cause)))
 
     def _result(self) -> bytes | WireError:
-        if self._status in self._success:
-            return bytes(self._body)
-        detail = self._body[:MAX_DETAIL_BYTES].decode("utf-8", "replace")
-        return HttpError(self._status, self._without_hidden(detail), self._retry_after)
+        answer = self._answer
+        if answer.status in self._success:
+            return bytes(answer.body)
+        return HttpError(answer.status, self._without_hidden(answer.detail), answer.retry_after)
 
     def _without_hidden(self, text: str) -> str:
         for value in self._hidden:
@@ -402,21 +425,26 @@ class ArmedSocket(Armed):
     def __init__(self, endpoint: Endpoint, clock: Clock, listener: SocketListener) -> None:
         super().__init__(endpoint, clock)
         self._listener = listener
-        self._ws = WSConnection(ConnectionType.CLIENT)
+        self._key = base64.b64encode(os.urandom(16))
+        self._answer = _Answer()
+        self._frames = Frames(Side.CLIENT)
         self._open = False
-        self._rejected: RejectConnection | None = None
-        self._body = bytearray()
-        self._partial = bytearray()
+        self._partial: bytearray | None = None
 
     def load_upgrade(self, target: str, headers: Sequence[tuple[str, str]]) -> None:
         """The upgrade request; ``target`` is path and query."""
-        extra = [(name.encode(), value.encode()) for name, value in headers]
-        self.load(self._ws.send(Request(host=self._endpoint.host_header, target=target, extra_headers=extra)))
+        beside = [
+            ("Host", self._endpoint.host_header), ("Upgrade", "websocket"), ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", self._key.decode()), *headers,
+        ]  # fmt: skip
+        events = (h11.Request(method="GET", target=target, headers=beside), h11.EndOfMessage())
+        self.load(b"".join(self._answer.http.send(event) or b"" for event in events))
 
     def send(self, data: bytes) -> None:
         """One binary message; nothing if the socket is not open (any more)."""
         if self._open:
-            self.write(self._ws.send(BytesMessage(data=data)))
+            self._frames.send_binary(data)
+            self._flush()
 
     def hang_up(self) -> None:
         """Close with a close frame, and let the server close the connection.
@@ -428,54 +456,68 @@ class ArmedSocket(Armed):
             self.close()
             return
         self._open = False
-        self.write(self._ws.send(CloseConnection(code=1000)))
+        self._frames.send_close(CloseCode.NORMAL_CLOSURE)
+        self._flush()
         transport = self._transport
         asyncio.get_running_loop().call_later(LINGER_S, transport.close)
         self._transport = None
         self.close()
 
     def received(self, data: bytes) -> None:
-        self._ws.receive_data(data)
-        for event in self._ws.events():
-            if self.closed:
-                return
-            if isinstance(event, BytesMessage):
-                self._message(event)
-            elif isinstance(event, AcceptConnection):
-                self._open = True
-                self._listener.opened()
-            elif isinstance(event, Ping):
-                self.write(self._ws.send(event.response()))
-            elif isinstance(event, CloseConnection):
-                self._end(ConnectionCut(f"closed by the server (code {event.code})"))
-            elif isinstance(event, RejectConnection):
-                self._rejected = event
-                if not event.has_body:
-                    self._end(self._refusal())
-            elif isinstance(event, RejectData):
-                self._body += event.data
-                if event.body_finished:
-                    self._end(self._refusal())
+        if not self._open:
+            data = self._upgraded(data)
+        if not data or self.closed:
+            return
+        self._frames.receive_data(data)
+        # Its answer to a ping.
+        self._flush()
+        for event in self._frames.events_received():
+            if isinstance(event, Frame) and not self.closed:
+                self._frame(event)
+        if self._frames.parser_exc is not None and not self.closed:
+            self._not_understood(self._frames.parser_exc)
 
     def cut(self, error: WireError) -> None:
-        self._end(self._refusal() if self._rejected is not None else error)
+        self._end(self._refusal() if self._answer.status else error)
 
-    def _message(self, event: BytesMessage) -> None:
-        if event.message_finished and not self._partial:
-            self._listener.message(bytes(event.data))
-            return
-        self._partial += event.data
-        if event.message_finished:
-            data, self._partial = bytes(self._partial), bytearray()
-            self._listener.message(data)
+    def _upgraded(self, data: bytes) -> bytes:
+        """What follows the head of the answer that accepts the upgrade."""
+        answer = self._answer
+        answer.receive(data)
+        if answer.is_switched:
+            proof = hashlib.sha1(self._key + WEBSOCKET_GUID, usedforsecurity=False).digest()
+            if answer.headers.get(b"sec-websocket-accept") != base64.b64encode(proof):
+                raise h11.RemoteProtocolError("the proof of the upgrade is wrong")
+            self._open = True
+            self._listener.opened()
+            return answer.http.trailing_data[0]
+        if answer.is_whole or answer.is_too_large:
+            self._end(self._refusal())
+        return b""
+
+    def _frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            closed = self._frames.close_rcvd
+            assert closed is not None
+            self._end(ConnectionCut(f"closed by the server (code {closed.code:d})"))
+        elif frame.opcode is Opcode.BINARY:
+            if frame.fin:
+                self._listener.message(bytes(frame.data))
+            else:
+                self._partial = bytearray(frame.data)
+        # The rest of a text, which nobody sends, is nobody's.
+        elif frame.opcode is Opcode.CONT and self._partial is not None:
+            self._partial += frame.data
+            if frame.fin:
+                data, self._partial = bytes(self._partial), None
+                self._listener.message(data)
+
+    def _flush(self) -> None:
+        for data in self._frames.data_to_send():
+            self.write(data)
 
     def _refusal(self) -> WireError:
-        assert self._rejected is not None
-        return UpgradeRefused(
-            self._rejected.status_code,
-            self._body[:MAX_DETAIL_BYTES].decode("utf-8", "replace").strip(),
-            _retry_after(self._rejected.headers),
-        )
+        return UpgradeRefused(self._answer.status, self._answer.detail.strip(), self._answer.retry_after)
 
     def _end(self, error: WireError) -> None:
         self._open = False

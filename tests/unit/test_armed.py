@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from virtual import in_virtual_time
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, RejectConnection, RejectData
+from websockets.frames import Frame, Opcode
+from websockets.server import ServerProtocol
 
 from lk_users.clock import NS_PER_S
 from lk_users.errors import ConnectionCut, EngineCrashed, HttpError, UpgradeRefused, WireError
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from virtual import VirtualClock
-    from wsproto.events import Event
 
 PATH = "/twirp/livekit.AgentDispatchService/CreateDispatch"
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/protobuf\r\nContent-Length: 5\r\n\r\nhello"
@@ -429,25 +428,37 @@ class Server:
 
     def __init__(self, one: Bench) -> None:
         self._one = one
-        self._ws = WSConnection(ConnectionType.SERVER)
+        self.ws = ServerProtocol()
         self._read = 0
 
-    def events(self) -> list[Event]:
-        """What the client has written since."""
-        data = b"".join(self._one.wire.written)
-        self._ws.receive_data(data[self._read :])
-        self._read = len(data)
-        return list(self._ws.events())
+    def accept(self) -> None:
+        self._receive()
+        (request,) = self.ws.events_received()
+        self.ws.send_response(self.ws.accept(request))  # type: ignore[arg-type]
+        self.flush()
 
-    def send(self, event: Event) -> None:
-        self._one.answer(self._ws.send(event))
+    def frames(self) -> list[Frame]:
+        """What the client has written since."""
+        self._receive()
+        return [event for event in self.ws.events_received() if isinstance(event, Frame)]
+
+    def written(self) -> bytes:
+        """What has been sent with ``ws`` and waits to be written."""
+        return b"".join(self.ws.data_to_send())
+
+    def flush(self) -> None:
+        self._one.answer(self.written())
+
+    def _receive(self) -> None:
+        data = b"".join(self._one.wire.written)
+        self.ws.receive_data(data[self._read :])
+        self._read = len(data)
 
 
 async def accepted(one: Bench) -> Server:
     await (await one.arm_socket()).fire()
     server = Server(one)
-    server.events()
-    server.send(AcceptConnection())
+    server.accept()
     return server
 
 
@@ -466,13 +477,29 @@ def test_the_upgrade_is_one_write() -> None:
 def test_an_accepted_socket_carries_messages_both_ways() -> None:
     async def work(one: Bench) -> None:
         server = await accepted(one)
-        server.send(BytesMessage(b"join"))
+        server.ws.send_binary(b"join")
+        server.flush()
         one.socket.send(b"offer")
-        assert [event.data for event in server.events() if isinstance(event, BytesMessage)] == [b"offer"]
+        (frame,) = server.frames()
+        assert (frame.opcode, bytes(frame.data)) == (Opcode.BINARY, b"offer")
 
     one = bench(work)
     assert one.told == ["opened", b"join"]
+    assert type(one.told[1]) is bytes
     assert one.wire.ended == ""
+
+
+def test_a_message_right_behind_the_acceptance() -> None:
+    async def work(one: Bench) -> None:
+        await (await one.arm_socket()).fire()
+        server = Server(one)
+        server._receive()
+        (request,) = server.ws.events_received()
+        server.ws.send_response(server.ws.accept(request))  # type: ignore[arg-type]
+        server.ws.send_binary(b"join")
+        server.flush()
+
+    assert bench(work).told == ["opened", b"join"]
 
 
 def test_nothing_is_sent_before_the_socket_is_open_or_after_it_was_closed() -> None:
@@ -489,7 +516,8 @@ def test_nothing_is_sent_before_the_socket_is_open_or_after_it_was_closed() -> N
 def test_a_message_that_comes_in_pieces(size: int) -> None:
     async def work(one: Bench) -> None:
         server = await accepted(one)
-        data = server._ws.send(BytesMessage(b"x" * 300 + b"y"))
+        server.ws.send_binary(b"x" * 300 + b"y")
+        data = server.written()
         one.answer(*(data[at : at + size] for at in range(0, len(data), size)))
 
     assert bench(work).told == ["opened", b"x" * 300 + b"y"]
@@ -498,21 +526,35 @@ def test_a_message_that_comes_in_pieces(size: int) -> None:
 def test_a_fragmented_message_is_one_message() -> None:
     async def work(one: Bench) -> None:
         server = await accepted(one)
-        server.send(BytesMessage(b"one ", message_finished=False))
-        server.send(Ping(b"in between"))
-        server.send(BytesMessage(b"and ", message_finished=False))
-        server.send(BytesMessage(b"two"))
-        server.send(BytesMessage(b"next"))
+        server.ws.send_binary(b"one ", fin=False)
+        server.ws.send_ping(b"in between")
+        server.ws.send_continuation(b"and ", fin=False)
+        server.ws.send_continuation(b"two", fin=True)
+        server.ws.send_binary(b"next")
+        server.flush()
 
     assert bench(work).told == ["opened", b"one and two", b"next"]
+
+
+def test_text_is_no_message() -> None:
+    async def work(one: Bench) -> None:
+        server = await accepted(one)
+        server.ws.send_text(b"one ", fin=False)
+        server.ws.send_continuation(b"two", fin=True)
+        server.ws.send_text(b"three")
+        server.ws.send_binary(b"next")
+        server.flush()
+
+    assert bench(work).told == ["opened", b"next"]
 
 
 def test_a_ping_is_answered() -> None:
     async def work(one: Bench) -> None:
         server = await accepted(one)
-        server.send(Ping(b"are you there"))
-        (pong,) = server.events()
-        assert (type(pong).__name__, bytes(pong.payload)) == ("Pong", b"are you there")
+        server.ws.send_ping(b"are you there")
+        server.flush()
+        (pong,) = server.frames()
+        assert (pong.opcode, bytes(pong.data)) == (Opcode.PONG, b"are you there")
 
     assert bench(work).told == ["opened"]
 
@@ -520,12 +562,14 @@ def test_a_ping_is_answered() -> None:
 def test_a_close_frame_is_a_loss() -> None:
     async def work(one: Bench) -> None:
         server = await accepted(one)
-        server.send(CloseConnection(code=1001))
-        server._one.answer(b"more")
+        server.ws.send_binary(b"before")
+        server.ws.send_close(1001)
+        server.flush()
+        one.answer(b"more")
 
     one = bench(work)
-    assert one.told[0] == "opened"
-    assert [cause(error) for error in one.told[1:]] == ["closed by the server (code 1001)"]
+    assert one.told[:2] == ["opened", b"before"]
+    assert [cause(error) for error in one.told[2:]] == ["closed by the server (code 1001)"]
     assert one.wire.ended == "close"
 
 
@@ -533,9 +577,10 @@ def test_hanging_up_says_so_and_is_no_loss() -> None:
     async def work(one: Bench) -> None:
         server = await accepted(one)
         one.socket.hang_up()
-        (event,) = server.events()
-        assert isinstance(event, CloseConnection)
-        assert event.code == 1000
+        (frame,) = server.frames()
+        assert frame.opcode is Opcode.CLOSE
+        assert server.ws.close_rcvd is not None
+        assert server.ws.close_rcvd.code == 1000
         # The server reads what was said last, and closes; only if it does not, we do.
         assert one.wire.ended == ""
         await asyncio.sleep(LINGER_S + 0.1)
@@ -555,17 +600,13 @@ def test_a_lost_socket_is_said_once() -> None:
     assert len(one.network.wires) == 1
 
 
-def rejected(*pieces: bytes, status: int = 401, lose: bool = False, **headers: str) -> UpgradeRefused:
-    """The refusal of an upgrade; ``pieces`` of a body, which ends with the connection if that is lost."""
+def rejected(head: str, *pieces: bytes, lose: bool = False) -> UpgradeRefused:
+    """The refusal of an upgrade: status and headers, and ``pieces`` of a body. ``lose``: the connection then
+    ends."""
 
     async def work(one: Bench) -> None:
         await (await one.arm_socket()).fire()
-        server = Server(one)
-        server.events()
-        given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        server.send(RejectConnection(status_code=status, headers=given, has_body=bool(pieces)))
-        for number, piece in enumerate(pieces, 1):
-            server.send(RejectData(piece, body_finished=number == len(pieces) and not lose))
+        one.answer(f"HTTP/1.1 {head}\r\n\r\n".encode(), *pieces)
         if lose:
             await one.lose()
 
@@ -577,17 +618,23 @@ def rejected(*pieces: bytes, status: int = 401, lose: bool = False, **headers: s
 
 
 def test_a_refused_upgrade_with_a_body() -> None:
-    error = rejected(b"invalid ", b"token\n", content_length="14")
+    error = rejected("401 Unauthorized\r\nContent-Length: 14", b"invalid ", b"token\n")
     assert (error.status, error.cause) == (401, "HTTP 401: invalid token")
 
 
 def test_a_refused_upgrade_without_a_body() -> None:
-    error = rejected(status=429, content_length="0", retry_after="3")
+    error = rejected("429 Too Many Requests\r\nContent-Length: 0\r\nRetry-After: 3")
     assert (error.status, error.cause, error.retry_after) == (429, "HTTP 429", "3")
 
 
 def test_a_refused_upgrade_whose_body_breaks_off_keeps_its_status() -> None:
-    assert rejected(b"too m", status=503, lose=True, content_length="14").cause == "HTTP 503: too m"
+    error = rejected("503 Service Unavailable\r\nContent-Length: 14", b"too m", lose=True)
+    assert error.cause == "HTTP 503: too m"
+
+
+def test_a_refusal_without_end_is_cut() -> None:
+    head = f"502 Bad Gateway\r\nContent-Length: {MAX_BODY_BYTES * 2}"
+    assert rejected(head, b"x" * MAX_BODY_BYTES, b"x", b"x").cause == "HTTP 502: " + "x" * 200
 
 
 def test_garbage_instead_of_an_upgrade_is_cut() -> None:
@@ -600,23 +647,44 @@ def test_garbage_instead_of_an_upgrade_is_cut() -> None:
     assert one.wire.ended == "abort"
 
 
-def test_garbage_on_an_open_socket_is_cut() -> None:
+@pytest.mark.parametrize("proof", ["", "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"])
+def test_an_upgrade_without_its_proof_is_cut(proof: str) -> None:
     async def work(one: Bench) -> None:
-        await accepted(one)
-        one.answer(b"\xff\xff\xff\xff")
+        await (await one.arm_socket()).fire()
+        head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        one.answer(f"{head}{proof}\r\n".encode())
 
     one = bench(work)
-    assert len(one.told) == 2
-    assert isinstance(one.told[1], ConnectionCut)
+    assert [cause(error) for error in one.told] == ["not understood: the proof of the upgrade is wrong"]
+    assert one.wire.ended == "abort"
+
+
+def test_a_connection_lost_after_an_informational_answer_was_no_refusal() -> None:
+    async def work(one: Bench) -> None:
+        await (await one.arm_socket()).fire()
+        one.answer(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        await one.lose(ConnectionResetError())
+
+    assert [cause(error) for error in bench(work).told] == ["connection reset"]
+
+
+def test_garbage_on_an_open_socket_is_cut() -> None:
+    async def work(one: Bench) -> None:
+        server = await accepted(one)
+        server.ws.send_binary(b"before")
+        one.answer(server.written() + b"\xff\xff\xff\xff")
+
+    one = bench(work)
+    assert one.told[:2] == ["opened", b"before"]
+    assert [cause(error).split(":")[0] for error in one.told[2:]] == ["not understood"]
+    assert one.wire.ended == "abort"
 
 
 def test_a_socket_that_was_dead_at_t0_is_made_again_once() -> None:
     async def work(one: Bench) -> None:
         await (await one.arm_socket()).fire()
         await one.lose(BrokenPipeError())
-        server = Server(one)
-        server.events()
-        server.send(AcceptConnection())
+        Server(one).accept()
 
     one = bench(work)
     assert one.socket.rearmed
