@@ -81,15 +81,16 @@ async def break_ground(
     servers = Servers()
     if endpoint.addresses:
         servers.know(target.address, endpoint)
+    clock = SystemClock()
     around = Surroundings(
         address=target.address,
         endpoint=endpoint,
         keys=keys,
         servers=servers,
-        clock=SystemClock(),
+        clock=clock,
         path=SignalPath.V1,
         addresses=host_addresses(loopback=endpoint.loopback),
-        pinger=Pinger(),
+        pinger=Pinger(clock),
         reader=reader,
         certificate=SharedCertificate.generateCertificate(),
         microphones=Microphones(),

@@ -249,7 +249,7 @@ def place_at(url: str, agent_name: str, keys: Keys, jobs_per_s: float = 0.0) -> 
         prefix=parts.path.rstrip("/"),
         addresses=host_addresses(loopback=endpoint.loopback),
         clock=clock,
-        pinger=Pinger(),
+        pinger=Pinger(clock),
         certificate=SharedCertificate.generateCertificate(),
         sounds=Sounds.encode(),
         keys=keys,

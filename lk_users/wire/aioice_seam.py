@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import random
 from dataclasses import dataclass
@@ -35,21 +34,13 @@ from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 from aioice.ice import CONSENT_FAILURES, CONSENT_INTERVAL, StunProtocol, get_host_addresses
 
 from lk_users.wire.datagrams import Datagrams
-from lk_users.wire.keepalive import (
-    TRANSACTION_BYTES,
-    answer,
-    check,
-    check_attributes,
-    confirms,
-    is_request,
-    is_response,
-)
-from lk_users.wire.ticks import sleep_about
+from lk_users.wire.keepalive import TRANSACTION_BYTES, Checks, check_attributes, is_request, is_response
+from lk_users.wire.ticks import next_tick_s
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from aioice.ice import Connection
+    from aioice.ice import CandidatePair, Connection
 
     from lk_users.wire.datagrams import TickReader
     from lk_users.wire.rtp import Rtp
@@ -58,6 +49,8 @@ if TYPE_CHECKING:
 PORT_QUARANTINE_S = 15.0
 # The first check after the join, and one that is beside the rush of hundreds: their round trips are told.
 CHECKS_READ_AT_ONCE = 2
+# RTP and RTCP share one: all that aiortc asks for.
+COMPONENT = 1
 # RFC 7983: first bytes 0-3 are STUN, from 20 on DTLS, RTP and RTCP.
 FIRST_DTLS = b"\x14"
 
@@ -115,8 +108,12 @@ class OwnIce:
         self._addresses = addresses
         self._rtp = rtp
         self._sockets = sockets
+        self._pair: CandidatePair | None = None
+        self._checks: Checks | None = None
         self._asked = self._confirmed = b""
-        self._asked_ns = 0
+        self._asked_ns = self._asks = self._failures = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._expired = asyncio.Event()
         self.rtt_ns: int | None = None
         connection.gather_candidates = self.gather  # type: ignore[method-assign]
         connection.query_consent = self.keep_consent  # type: ignore[method-assign]
@@ -127,19 +124,18 @@ class OwnIce:
         if connection._local_candidates_start:
             return
         connection._local_candidates_start = True
-        for component in sorted(connection._components):
-            for address in self._addresses:
-                # An address that went away since is no candidate.
-                with contextlib.suppress(OSError):
-                    self._open(component, address)
-            connection._local_candidates += await connection.get_component_candidates(component, [])
+        for address in self._addresses:
+            # An address that went away since is no candidate.
+            with contextlib.suppress(OSError):
+                self._open(address)
+        connection._local_candidates += await connection.get_component_candidates(COMPONENT, [])
         connection._local_candidates_end = True
         for protocol in connection._protocols:
             if protocol.local_candidate.type == "relay":
                 relay: Any = protocol.transport
-                relay._TurnTransport__inner_protocol.receiver = _Demux(protocol, self._rtp, self.confirm)
+                relay._TurnTransport__inner_protocol.receiver = _Demux(protocol, self._rtp, self)
 
-    def _open(self, component: int, address: str) -> None:
+    def _open(self, address: str) -> None:
         """A host candidate, its socket read by ourselves."""
         connection = self._connection
         transport = self._sockets.open(address)
@@ -149,14 +145,14 @@ class OwnIce:
         protocol.close = _Quarantine(protocol, transport).close  # type: ignore[method-assign]
         protocol.local_candidate = Candidate(
             foundation=candidate_foundation("host", "udp", host),
-            component=component,
+            component=COMPONENT,
             transport="udp",
-            priority=candidate_priority(component, "host"),
+            priority=candidate_priority(COMPONENT, "host"),
             host=host,
             port=port,
             type="host",
         )
-        transport.set_protocol(_Demux(protocol, self._rtp, self.confirm))
+        transport.set_protocol(_Demux(protocol, self._rtp, self))
         connection._protocols.append(protocol)
         connection._local_candidates.append(protocol.local_candidate)
 
@@ -164,38 +160,71 @@ class OwnIce:
         """As aioice's own (RFC 7675), without a transaction of timers for each check: an answer counts
         until the next one is due. Ends the connection after as many failures. The first check goes out at
         once: it measures the round trip."""
+        self._ask()
+        try:
+            await self._expired.wait()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+        self._connection._query_consent_task = None
+        await self._connection.close()
+
+    def kept_alive(self, protocol: StunProtocol, data: bytes, addr: tuple[Any, ...]) -> bool:
+        """Was it a check on the very pair that carries our data, or the answer to ours, and done with?"""
+        checks = self._pair_checks()
+        if checks is None or self._pair is None or self._pair.protocol is not protocol:
+            return False
+        if is_response(data):
+            return self._confirm(data, checks)
+        if not is_request(data) or checks.address != addr[:2]:
+            return False
+        response = checks.answer(data)
+        if response is not None:
+            protocol.transport.sendto(response, addr)
+        return response is not None
+
+    def _pair_checks(self) -> Checks | None:
+        """Of the pair in use, which a server may change."""
         connection = self._connection
-        failures = 0
-        for number in itertools.count(1):
-            self._ask()
-            await sleep_about(CONSENT_INTERVAL * (0.8 + 0.4 * random.random()))
-            failures = 0 if self._confirmed == self._asked else failures + 1
-            if number >= CHECKS_READ_AT_ONCE:
-                self._sockets.measured()
-            if failures >= CONSENT_FAILURES:
-                connection._query_consent_task = None
-                await connection.close()
-                return
+        pair = connection._nominated.get(COMPONENT)
+        if pair is not self._pair:
+            self._pair, self._checks = pair, None
+            if pair is not None and connection.remote_password is not None:
+                attributes = check_attributes(
+                    f"{connection.remote_username}:{connection.local_username}",
+                    candidate_priority(COMPONENT, "prflx"),
+                    connection._tie_breaker,
+                    controlling=connection.ice_controlling,
+                )
+                passwords = connection.local_password, connection.remote_password
+                self._checks = Checks(pair.remote_addr, *passwords, attributes)
+        return self._checks
 
     def _ask(self) -> None:
-        connection = self._connection
-        assert connection.remote_password is not None
-        password = connection.remote_password.encode()
-        username = f"{connection.remote_username}:{connection.local_username}"
+        """One check of ours, and when it counts as lost."""
+        self._asks += 1
         self._asked = os.urandom(TRANSACTION_BYTES)
-        for pair in connection._nominated.values():
-            priority = candidate_priority(pair.component, "prflx")
-            attributes = check_attributes(
-                username, priority, connection._tie_breaker, controlling=connection.ice_controlling
-            )
-            request = check(self._asked, attributes, password)
+        checks = self._pair_checks()
+        if checks is not None and self._pair is not None:
+            request = checks.check(self._asked)
             self._asked_ns = self._rtp.clock.monotonic_ns()
-            pair.protocol.transport.sendto(request, pair.remote_addr)
+            self._pair.protocol.transport.sendto(request, checks.address)
+        loop = asyncio.get_running_loop()
+        due_s = next_tick_s(loop, CONSENT_INTERVAL * (0.8 + 0.4 * random.random()))
+        self._timer = loop.call_at(due_s, self._due)
 
-    def confirm(self, data: bytes) -> bool:
+    def _due(self) -> None:
+        self._failures = 0 if self._confirmed == self._asked else self._failures + 1
+        if self._asks == CHECKS_READ_AT_ONCE:
+            self._sockets.measured()
+        if self._failures >= CONSENT_FAILURES:
+            self._expired.set()
+        else:
+            self._ask()
+
+    def _confirm(self, data: bytes, checks: Checks) -> bool:
         """Is it the answer to our last check?"""
-        password = self._connection.remote_password
-        if not self._asked or password is None or not confirms(data, self._asked, password.encode()):
+        if not self._asked or not checks.confirms(data, self._asked):
             return False
         if self._confirmed != self._asked:
             self._confirmed = self._asked
@@ -208,37 +237,18 @@ class OwnIce:
 class _Demux(asyncio.DatagramProtocol):
     """Sorts a socket's datagrams by their first byte: STUN to aioice, SRTP and DTLS to the connection."""
 
-    def __init__(self, protocol: Any, rtp: Rtp, confirm: Callable[[bytes], bool]) -> None:
+    def __init__(self, protocol: StunProtocol, rtp: Rtp, ice: OwnIce) -> None:
         self._protocol = protocol
         self._rtp = rtp
-        self._confirm = confirm
+        self._ice = ice
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        if data[:1] < FIRST_DTLS:
-            if not self._kept_alive(data, addr):
-                self._protocol.datagram_received(data, addr)
-            return
-        if not self._rtp.counts_only(data):
-            protocol = self._protocol
-            protocol.receiver.data_received(data, protocol.local_candidate.component)
-
-    def _kept_alive(self, data: bytes, addr: tuple[Any, ...]) -> bool:
-        """Was it a check on the connection that is up, and done with?"""
-        if is_request(data):
-            return self._answered(data, addr)
-        return is_response(data) and self._confirm(data)
-
-    def _answered(self, data: bytes, addr: tuple[Any, ...]) -> bool:
-        """Did a check of the very pair that carries our data get its answer from us?"""
         protocol = self._protocol
-        connection = protocol.receiver
-        pair = connection._nominated.get(protocol.local_candidate.component)
-        if pair is None or pair.protocol is not protocol or pair.remote_addr != (addr[0], addr[1]):
-            return False
-        response = answer(data, connection.local_password.encode(), (addr[0], addr[1]))
-        if response is not None:
-            protocol.transport.sendto(response, addr)
-        return response is not None
+        if data[:1] < FIRST_DTLS:
+            if not self._ice.kept_alive(protocol, data, addr):
+                protocol.datagram_received(data, addr)
+        elif not self._rtp.counts_only(data):
+            protocol.receiver.data_received(data, COMPONENT)
 
     def error_received(self, exc: Exception) -> None:
         self._protocol.error_received(exc)

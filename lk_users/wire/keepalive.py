@@ -27,27 +27,52 @@ TRANSACTION_BYTES = 12
 
 
 def is_request(data: bytes) -> bool:
-    """Does it look like a binding request that ``answer`` can take?"""
+    """Does it look like a binding request that ``Checks.answer`` can take?"""
     return data[:2] == b"\x00\x01" and len(data) >= _HEADER.size + _TAIL_BYTES
 
 
 def is_response(data: bytes) -> bool:
-    """Does it look like a success response that ``confirms`` can take?"""
+    """Does it look like a success response that ``Checks.confirms`` can take?"""
     return data[:2] == b"\x01\x01" and len(data) >= _HEADER.size + _TAIL_BYTES
 
 
-def answer(request: bytes, password: bytes, address: tuple[str, int]) -> bytes | None:
-    """The success response to a binding request from ``address`` (IPv4), signed with our ``password``.
+class Checks:
+    """The checks of one pair of addresses, with all that they have in common made once.
 
-    None where the request is not the plain case or its signature is not right.
+    ``address``: the server's, as host and port; ``own_password``, ``server_password``: what each side's
+    checks are signed with; ``attributes``: of our own checks (``check_attributes``).
     """
-    kind, _, cookie, transaction = _HEADER.unpack_from(request)
-    if kind != _REQUEST or cookie != _COOKIE or ":" in address[0] or not _is_signed(request, password):
-        return None
-    (host,) = struct.unpack("!I", socket.inet_aton(address[0]))
-    port = address[1] ^ (_COOKIE >> 16)
-    mapped = _XOR_MAPPED_IPV4.pack(_XOR_MAPPED_ADDRESS, 8, 0, 1, port, host ^ _COOKIE)
-    return _signed(_RESPONSE, transaction, mapped, password)
+
+    def __init__(
+        self, address: tuple[str, int], own_password: str, server_password: str, attributes: bytes
+    ) -> None:
+        self.address = address
+        self._own_password = own_password.encode()
+        self._server_password = server_password.encode()
+        self._attributes = attributes
+        self._mapped = b"" if ":" in address[0] else _mapped(*address)
+
+    def answer(self, request: bytes) -> bytes | None:
+        """The success response to the server's binding request.
+
+        None where the request is not the plain case (IPv4, for one) or its signature is not right.
+        """
+        kind, _, cookie, transaction = _HEADER.unpack_from(request)
+        if kind != _REQUEST or cookie != _COOKIE or not self._mapped:
+            return None
+        if not _is_signed(request, self._own_password):
+            return None
+        return _signed(_RESPONSE, transaction, self._mapped, self._own_password)
+
+    def check(self, transaction: bytes) -> bytes:
+        """Our own binding request."""
+        return _signed(_REQUEST, transaction, self._attributes, self._server_password)
+
+    def confirms(self, response: bytes, transaction: bytes) -> bool:
+        """Is it the server's success response to our check of that transaction?"""
+        kind, _, cookie, answered = _HEADER.unpack_from(response)
+        known = kind == _RESPONSE and cookie == _COOKIE and answered == transaction
+        return known and _is_signed(response, self._server_password)
 
 
 def check_attributes(username: str, priority: int, tie_breaker: int, *, controlling: bool) -> bytes:
@@ -61,16 +86,12 @@ def check_attributes(username: str, priority: int, tie_breaker: int, *, controll
     )  # fmt: skip
 
 
-def check(transaction: bytes, attributes: bytes, password: bytes) -> bytes:
-    """Our own binding request, signed with the server's ``password``."""
-    return _signed(_REQUEST, transaction, attributes, password)
-
-
-def confirms(response: bytes, transaction: bytes, password: bytes) -> bool:
-    """Is it the server's success response to our check of that transaction?"""
-    kind, _, cookie, answered = _HEADER.unpack_from(response)
-    known = kind == _RESPONSE and cookie == _COOKIE and answered == transaction
-    return known and _is_signed(response, password)
+def _mapped(host: str, port: int) -> bytes:
+    """XOR-MAPPED-ADDRESS of an IPv4 address."""
+    (number,) = struct.unpack("!I", socket.inet_aton(host))
+    return _XOR_MAPPED_IPV4.pack(
+        _XOR_MAPPED_ADDRESS, 8, 0, 1, port ^ (_COOKIE >> 16), number ^ _COOKIE
+    )  # fmt: skip
 
 
 def _is_signed(message: bytes, password: bytes) -> bool:

@@ -54,7 +54,6 @@ class Signal:
 
     def __init__(self, endpoint: Endpoint, clock: Clock, listener: SignalListener) -> None:
         self._listener = listener
-        self._clock = clock
         self._socket = ArmedSocket(endpoint, clock, self)
 
     @property
@@ -90,7 +89,7 @@ class Signal:
         return self._socket.fire()
 
     def send(self, request: messages.SignalRequest) -> None:
-        self._socket.send(request.SerializeToString())
+        self.send_bytes(request.SerializeToString())
 
     def offer(self, sdp: str, offer_id: int) -> None:
         request = messages.SignalRequest()
@@ -113,10 +112,9 @@ class Signal:
         request.update_metadata.request_id = request_id
         self.send(request)
 
-    def ping(self) -> None:
-        request = messages.SignalRequest()
-        request.ping_req.timestamp = self._clock.wall_ns() // NS_PER_MS
-        self.send(request)
+    def send_bytes(self, request: bytes) -> None:
+        """A ``SignalRequest``."""
+        self._socket.send(request)
 
     def leave(self) -> None:
         """Say that we leave on purpose, then hang up."""
@@ -145,7 +143,8 @@ class Signal:
 class Pinger:
     """Pings every connection of a loop: one task for all, spread over the interval."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._signals: dict[Signal, None] = {}
 
     def add(self, signal: Signal) -> None:
@@ -160,10 +159,16 @@ class Pinger:
             signals = list(self._signals)
             slices = round(1000 * PING_INTERVAL_S / TICK_MS)
             for start in range(slices):
+                ping = self._ping()
                 for signal in signals[start::slices]:
                     if signal in self._signals:
-                        signal.ping()
+                        signal.send_bytes(ping)
                 await sleep_about(0)
+
+    def _ping(self) -> bytes:
+        request = messages.SignalRequest()
+        request.ping_req.timestamp = self._clock.wall_ns() // NS_PER_MS
+        return bytes(request.SerializeToString())
 
 
 def join_request(offer_sdp: str, track: messages.AddTrackRequest | None, subscribe: bool) -> str:

@@ -107,7 +107,7 @@ class User:
         endpoint = Endpoint.resolve("127.0.0.1", server.port, f"127.0.0.1:{server.port}", tls=False)
         self._signal = Signal(endpoint, clock, self)
         self._peer = Peer(self, ["127.0.0.1"], SharedCertificate.generateCertificate(), clock)
-        self._pinger = Pinger()
+        self._pinger = Pinger(clock)
 
     async def join(self) -> None:
         token = user_token(self._keys, self.room, "user", agent=self._agent)

@@ -40,7 +40,7 @@ from lk_users.clock import SystemClock
 from lk_users.wire import aioice_seam, aiortc_seam
 from lk_users.wire.aiortc_seam import BundledPeerConnection, PacketReceiver, SharedCertificate
 from lk_users.wire.datagrams import Datagrams, TickReader
-from lk_users.wire.keepalive import answer
+from lk_users.wire.keepalive import Checks
 from lk_users.wire.microphone import SILENCE, Microphone, Microphones
 from lk_users.wire.peer import Peer
 from lk_users.wire.ticks import TICK_MS
@@ -373,9 +373,10 @@ def test_a_stream_that_was_not_announced_for_a_section_is_counted_and_not_heard(
 
 def test_a_check_of_the_pair_in_use_is_answered_without_aioice(monkeypatch: pytest.MonkeyPatch) -> None:
     ours: list[bytes | None] = []
+    answer = Checks.answer
 
-    def noted(*args: Any) -> bytes | None:
-        ours.append(answer(*args))
+    def noted(checks: Checks, request: bytes) -> bytes | None:
+        ours.append(answer(checks, request))
         return ours[-1]
 
     async def work() -> None:
@@ -383,7 +384,7 @@ def test_a_check_of_the_pair_in_use_is_answered_without_aioice(monkeypatch: pyte
             await both.connect()
             (ice,) = both.speaker.ice_connections()
             used = ice._nominated[1]
-            monkeypatch.setattr(aioice_seam, "answer", noted)
+            monkeypatch.setattr(Checks, "answer", noted)
             request = ice.build_request(used, nominate=False)
             key = ice.remote_password.encode()
             response, _ = await used.protocol.request(request, used.remote_addr, integrity_key=key)
@@ -409,8 +410,7 @@ def test_consent_is_kept_by_answers_and_ends_without_them(monkeypatch: pytest.Mo
             assert (ice_facts["local"], ice_facts["remote"]) == ("host", "host")
             assert 0 < ice_facts["rtt_ms"] < 1000
             assert 0 <= ice_facts["gather_ms"] < 1000
-            monkeypatch.setattr(aioice_seam, "answer", lambda *args: b"")
-            monkeypatch.setattr(aioice_seam._Demux, "_kept_alive", lambda *args: True)
+            monkeypatch.setattr(aioice_seam.OwnIce, "kept_alive", lambda *args: True)
             await until(lambda: "failed" in both.heard.told or "closed" in both.heard.told)
 
     asyncio.run(work())

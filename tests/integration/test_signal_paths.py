@@ -81,7 +81,8 @@ async def burst(
     target: Target, path: SignalPath, reader: TickReader | None = None, **more: str
 ) -> list[Record]:
     """A burst over ``path``, without Locust. ``more``: options."""
-    clock, keys, pinger, kept = SystemClock(), Keys(target.key, target.secret), Pinger(), Kept()
+    clock, keys, kept = SystemClock(), Keys(target.key, target.secret), Kept()
+    pinger = Pinger(clock)
     options = {"agent_name": "welcome", "welcome": "state,track,audio,text", "session_timeout": "20"} | more
     settings = Settings.from_options(options, USERS)
     around = Surroundings(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from aioice import stun
 
-from lk_users.wire.keepalive import answer, check, check_attributes, confirms, is_request, is_response
+from lk_users.wire.keepalive import Checks, check_attributes, is_request, is_response
 
-PASSWORD = "a" * 22
+OWN, SERVERS = "a" * 22, "s" * 32
 ADDRESS = ("127.0.0.1", 40123)
+CHECKS = Checks(
+    ADDRESS, OWN, SERVERS, check_attributes("theirs:ours", 1853817087, 7, controlling=True)
+)  # fmt: skip
 
 
-def request(password: str = PASSWORD) -> bytes:
+def request(password: str = OWN) -> bytes:
     message = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
     message.attributes["USERNAME"] = "ours:theirs"
     message.attributes["PRIORITY"] = 1853817087
@@ -27,26 +30,26 @@ def test_the_answer_is_the_one_that_aioice_gives() -> None:
         transaction_id=asked.transaction_id,
     )
     theirs.attributes["XOR-MAPPED-ADDRESS"] = ADDRESS
-    theirs.add_message_integrity(PASSWORD.encode())
+    theirs.add_message_integrity(OWN.encode())
 
-    assert answer(bytes(asked), PASSWORD.encode(), ADDRESS) == bytes(theirs)
+    assert CHECKS.answer(bytes(asked)) == bytes(theirs)
 
 
 def test_a_wrong_signature_is_left_to_aioice() -> None:
-    assert answer(request("b" * 22), PASSWORD.encode(), ADDRESS) is None
+    assert CHECKS.answer(request(SERVERS)) is None
 
 
 def test_a_changed_request_is_left_to_aioice() -> None:
     data = bytearray(request())
     data[25] ^= 1
-    assert answer(bytes(data), PASSWORD.encode(), ADDRESS) is None
+    assert CHECKS.answer(bytes(data)) is None
 
 
 def test_an_ipv6_peer_is_left_to_aioice() -> None:
-    assert answer(request(), PASSWORD.encode(), ("::1", 40123)) is None
+    assert Checks(("::1", 40123), OWN, SERVERS, b"").answer(request()) is None
 
 
-def response(transaction: bytes, password: str = PASSWORD) -> bytes:
+def response(transaction: bytes, password: str = SERVERS) -> bytes:
     message = stun.Message(
         message_method=stun.Method.BINDING, message_class=stun.Class.RESPONSE, transaction_id=transaction
     )
@@ -69,13 +72,12 @@ def test_our_check_is_the_one_that_aioice_builds() -> None:
     theirs.attributes["USERNAME"] = "theirs:ours"
     theirs.attributes["PRIORITY"] = 1853817087
     theirs.attributes["ICE-CONTROLLING"] = 7
-    theirs.add_message_integrity(PASSWORD.encode())
-    attributes = check_attributes("theirs:ours", 1853817087, 7, controlling=True)
+    theirs.add_message_integrity(SERVERS.encode())
 
-    assert check(b"t" * 12, attributes, PASSWORD.encode()) == bytes(theirs)
+    assert CHECKS.check(b"t" * 12) == bytes(theirs)
 
 
 def test_only_the_signed_answer_to_our_own_check_confirms() -> None:
-    assert confirms(response(b"t" * 12), b"t" * 12, PASSWORD.encode())
-    assert not confirms(response(b"x" * 12), b"t" * 12, PASSWORD.encode())
-    assert not confirms(response(b"t" * 12, "b" * 22), b"t" * 12, PASSWORD.encode())
+    assert CHECKS.confirms(response(b"t" * 12), b"t" * 12)
+    assert not CHECKS.confirms(response(b"x" * 12), b"t" * 12)
+    assert not CHECKS.confirms(response(b"t" * 12, OWN), b"t" * 12)

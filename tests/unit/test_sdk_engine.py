@@ -126,7 +126,7 @@ def play(
         around = Surroundings(
             Address("lk.example.com", 7880, tls=False, path="/path"),
             Endpoint(("127.0.0.1",), 7880, "lk.example.com:7880"), Keys("devkey", "s" * 32), SERVERS, clock,
-            SignalPath.V1, (), Pinger(), None, Microphones(),  # type: ignore[arg-type]
+            SignalPath.V1, (), Pinger(clock), None, Microphones(),  # type: ignore[arg-type]
         )  # fmt: skip
         session = Session(
             planned(RUN_ID, 1, 0, chosen, "eu"), chosen, clock, ServerClock(), Observer(),

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from livekit.protocol import rtc as messages
 from virtual import in_virtual_time
 
 from lk_users.clock import NS_PER_MS
@@ -54,13 +55,16 @@ class Signal:
         self._clock = clock
         self.pings_ms: list[int] = []
 
-    def ping(self) -> None:
+    def send_bytes(self, request: bytes) -> None:
+        sent = messages.SignalRequest.FromString(request)
+        assert sent.WhichOneof("message") == "ping_req"
+        assert sent.ping_req.timestamp == self._clock.wall_ns() // NS_PER_MS
         self.pings_ms.append(self._clock.monotonic_ns() // NS_PER_MS)
 
 
 def test_each_connection_is_pinged_once_an_interval_and_all_of_them_on_fifty_ticks() -> None:
     async def work(clock: VirtualClock) -> list[Signal]:
-        pinger, signals = Pinger(), [Signal(clock) for _ in range(600)]
+        pinger, signals = Pinger(clock), [Signal(clock) for _ in range(600)]
         for signal in signals:
             pinger.add(signal)  # type: ignore[arg-type]
         task = asyncio.create_task(pinger.run())
