@@ -293,8 +293,8 @@ class Session:
         self._reading.take(piece, self._now_ns(at_ns))
         self._match_text()
 
-    def data(self, piece: DataPiece) -> None:
-        self._reading.take(piece, self._now_ns())
+    def data(self, piece: DataPiece, at_ns: int | None = None) -> None:
+        self._reading.take(piece, self._now_ns(at_ns))
 
     # Conclusions.
 
@@ -466,7 +466,6 @@ class Session:
         if first_ns is not None:
             self._mark(Mark.FIRST_TEXT, first_ns + self.intended_ns)
             self._heard()
-            self._rest_if_done()
 
     def _heard(self) -> None:
         """Something of the welcome came: is it complete?"""
@@ -476,6 +475,7 @@ class Session:
         if Mark.WELCOMED not in self._marks and all(mark in self._marks for mark in self._needed):
             self._take(Event.WELCOMED)
             self._mark(Mark.WELCOMED, max(self._marks[mark] for mark in self._needed) + self.intended_ns)
+            self.engine.rest()
             if self._settings.watch_s > 0:
                 self._timers.append(self._loop.call_later(self._settings.watch_s, self._decide))
             else:
@@ -490,12 +490,7 @@ class Session:
             timer.cancel()
         self._timers.clear()
         self._observer.decided(self)
-        self._rest_if_done()
-
-    def _rest_if_done(self) -> None:
-        """The words of a welcome may come after its sound, and their moment counts as well."""
-        if self.decided_ns is not None and Mark.FIRST_TEXT in self._marks:
-            self.engine.rest()
+        self.engine.rest()
 
     def _server_offset(self) -> Offset | None:
         """The room's server clock against ours, as of the agent's coming, or else of the decision."""

@@ -308,7 +308,8 @@ class ListenEngine:
         self._pace()
 
     def _pace(self) -> None:
-        """Who has nobody to hear can wait for what comes: alone yet, or with all heard that there is."""
+        """Who has nobody to hear can wait for what comes: alone yet, or with all heard that there is. Of
+        text the moment is known all the same."""
         self._peer.can_wait(yes=self._alone or (self._resting and not self._unheard))
 
     def _own_tracks(self, view: ParticipantView) -> None:
@@ -444,11 +445,11 @@ class ListenEngine:
 
     def data(self, message: bytes) -> None:
         if not self._ended:
-            piece = self._streams.feed(message)
+            piece, at_ns = self._streams.feed(message), self._peer.data_ns or None
             if isinstance(piece, TextPiece):
-                self._listener.text(piece)
+                self._listener.text(piece, at_ns)
             elif piece is not None:
-                self._listener.data(piece)
+                self._listener.data(piece, at_ns)
 
 
 # From worst to best; the protocol's numbers are in another order.

@@ -1,8 +1,9 @@
 """The seam between a session and the way it takes part: six calls out, a handful of events back.
 
 Everything runs on the session's loop. An engine knows no deadlines, no outcomes and no other session; it
-tells what happened, when it happens, and the session draws the conclusions. Where another process saw it
-happen, ``at_ns`` says when that was, on the monotonic clock; else it happens now.
+tells what happened, when it happens, and the session draws the conclusions. Where it tells that late, for
+another process saw it or it was not read at once, ``at_ns`` says when it was, on the monotonic clock; else it
+happens now.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class EngineListener(Protocol):
     def text(self, piece: TextPiece, at_ns: int | None = None) -> None:
         """A piece of a text came."""
 
-    def data(self, piece: DataPiece) -> None:
+    def data(self, piece: DataPiece, at_ns: int | None = None) -> None:
         """Other data came."""
 
     def dropped(self, finding: Finding, cause: str) -> None:
@@ -98,7 +99,8 @@ class Engine(Protocol):
         """Write the join; the moment of it, in ns on the monotonic clock."""
 
     def rest(self) -> None:
-        """Nothing is timed any more but what a newcomer brings: save CPU. Idempotent."""
+        """The welcome is complete, or waited for no more: what comes need not be told at once, as long as
+        its moment is. Saves CPU. Idempotent."""
 
     def leave(self) -> None:
         """Leave the room on purpose. Idempotent, allowed at any time."""

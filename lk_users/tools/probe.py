@@ -180,13 +180,13 @@ class _Teller:
             self.note(f"READ: {kind}{sender}, {how}: {excerpt(piece.text)}", at_ns)
         self._listener.text(piece, at_ns)
 
-    def data(self, piece: DataPiece) -> None:
+    def data(self, piece: DataPiece, at_ns: int | None = None) -> None:
         if (piece.sender, piece.topic) not in self._topics:
             self._topics.add((piece.sender, piece.topic))
             topic = f"on {excerpt(piece.topic)}" if piece.topic else "without a topic"
             sender = f" of {self._called(piece.sender)}" if piece.sender else ""
-            self.note(f"data{sender} {topic}: {piece.size_bytes} bytes (only the first is listed)")
-        self._listener.data(piece)
+            self.note(f"data{sender} {topic}: {piece.size_bytes} bytes (only the first is listed)", at_ns)
+        self._listener.data(piece, at_ns)
 
     def dropped(self, finding: Finding, cause: str) -> None:
         self.over = True

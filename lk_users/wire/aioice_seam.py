@@ -6,8 +6,8 @@ Each has its reason here, a bound on the version in pyproject.toml, and a test i
 Addresses. aioice offers every address of the machine but never 127.0.0.1. A server on loopback needs just
 that one, and it may be the only address there is.
 
-Sockets. Our own instead of the loop's: a user who has nobody to hear can wait for what comes, and its socket
-is read together with all others' (``datagrams``).
+Sockets. Our own instead of the loop's: a user who has nobody to hear, or has heard it, can wait for what
+comes, and its socket is read together with all others' (``datagrams``).
 
 Demultiplexing. aioice tries every datagram as STUN first and takes the exception for a no. The first byte
 tells (RFC 7983), and packets of a track that nobody listens to any more need no decryption: their headers,
@@ -35,10 +35,11 @@ from aioice.ice import CONSENT_FAILURES, CONSENT_INTERVAL, StunProtocol, get_hos
 
 from lk_users.wire.datagrams import Datagrams
 from lk_users.wire.keepalive import TRANSACTION_BYTES, Checks, check_attributes, is_request, is_response
+from lk_users.wire.rtp import FIRST_RTP
 from lk_users.wire.ticks import next_tick_s
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from aioice.ice import CandidatePair, Connection
 
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
 
 # A server drops a participant that left at once, and its ICE agent's own timers are 5 s and 10 s.
 PORT_QUARANTINE_S = 15.0
-# The first check after the join, and one that is beside the rush of hundreds: their round trips are told.
-CHECKS_READ_AT_ONCE = 2
 # RTP and RTCP share one: all that aiortc asks for.
 COMPONENT = 1
 # RFC 7983: first bytes 0-3 are STUN, from 20 on DTLS, RTP and RTCP.
@@ -77,26 +76,18 @@ class Sockets:
         self._reader = reader
         self._rtp = rtp
         self._open: list[Datagrams] = []
-        self._measured = self._can_wait = False
+        self.data_ns = 0
+        """When the last datagram of DTLS came that was read late, on the monotonic clock; 0: at once."""
 
     def open(self, address: str) -> Datagrams:
         opened = Datagrams(address, self._reader)
         self._open.append(opened)
         return opened
 
-    def measured(self) -> None:
-        """Round trips are known: from now on, what comes is read by tick if it may be."""
-        self._measured = True
-        self._pace()
-
     def can_wait(self, *, yes: bool) -> None:
         """May what comes be read up to a tick later?"""
-        self._can_wait = yes
-        self._pace()
-
-    def _pace(self) -> None:
         for each in self._open:
-            each.pace(by_tick=self._measured and self._can_wait)
+            each.pace(by_tick=yes)
         self._rtp.timed = not any(each.by_tick for each in self._open)
 
 
@@ -106,12 +97,12 @@ class OwnIce:
     def __init__(self, connection: Connection, addresses: Sequence[str], rtp: Rtp, sockets: Sockets) -> None:
         self._connection = connection
         self._addresses = addresses
-        self._rtp = rtp
-        self._sockets = sockets
+        self.rtp = rtp
+        self.sockets = sockets
         self._pair: CandidatePair | None = None
         self._checks: Checks | None = None
         self._asked = self._confirmed = b""
-        self._asked_ns = self._asks = self._failures = 0
+        self._asked_ns = self._failures = 0
         self._timer: asyncio.TimerHandle | None = None
         self._expired = asyncio.Event()
         self.rtt_ns: int | None = None
@@ -133,12 +124,12 @@ class OwnIce:
         for protocol in connection._protocols:
             if protocol.local_candidate.type == "relay":
                 relay: Any = protocol.transport
-                relay._TurnTransport__inner_protocol.receiver = _Demux(protocol, self._rtp, self)
+                relay._TurnTransport__inner_protocol.receiver = _Demux(protocol, self)
 
     def _open(self, address: str) -> None:
         """A host candidate, its socket read by ourselves."""
         connection = self._connection
-        transport = self._sockets.open(address)
+        transport = self.sockets.open(address)
         host, port = transport.get_extra_info("sockname")[:2]
         protocol = StunProtocol(connection)
         protocol.connection_made(transport)
@@ -152,7 +143,7 @@ class OwnIce:
             port=port,
             type="host",
         )
-        transport.set_protocol(_Demux(protocol, self._rtp, self))
+        transport.set_protocol(_Demux(protocol, self, transport))
         connection._protocols.append(protocol)
         connection._local_candidates.append(protocol.local_candidate)
 
@@ -169,13 +160,16 @@ class OwnIce:
         self._connection._query_consent_task = None
         await self._connection.close()
 
-    def kept_alive(self, protocol: StunProtocol, data: bytes, addr: tuple[Any, ...]) -> bool:
-        """Was it a check on the very pair that carries our data, or the answer to ours, and done with?"""
+    def kept_alive(
+        self, protocol: StunProtocol, data: bytes, addr: tuple[Any, ...], came_ns: Callable[[], int]
+    ) -> bool:
+        """Was it a check on the very pair that carries our data, or the answer to ours, and done with?
+        ``came_ns``: tells when it came, on the monotonic clock."""
         checks = self._pair_checks()
         if checks is None or self._pair is None or self._pair.protocol is not protocol:
             return False
         if is_response(data):
-            return self._confirm(data, checks)
+            return self._confirm(data, checks, came_ns)
         if not is_request(data) or checks.address != addr[:2]:
             return False
         response = checks.answer(data)
@@ -202,12 +196,11 @@ class OwnIce:
 
     def _ask(self) -> None:
         """One check of ours, and when it counts as lost."""
-        self._asks += 1
         self._asked = os.urandom(TRANSACTION_BYTES)
         checks = self._pair_checks()
         if checks is not None and self._pair is not None:
             request = checks.check(self._asked)
-            self._asked_ns = self._rtp.clock.monotonic_ns()
+            self._asked_ns = self.rtp.clock.monotonic_ns()
             self._pair.protocol.transport.sendto(request, checks.address)
         loop = asyncio.get_running_loop()
         due_s = next_tick_s(loop, CONSENT_INTERVAL * (0.8 + 0.4 * random.random()))
@@ -215,21 +208,19 @@ class OwnIce:
 
     def _due(self) -> None:
         self._failures = 0 if self._confirmed == self._asked else self._failures + 1
-        if self._asks == CHECKS_READ_AT_ONCE:
-            self._sockets.measured()
         if self._failures >= CONSENT_FAILURES:
             self._expired.set()
         else:
             self._ask()
 
-    def _confirm(self, data: bytes, checks: Checks) -> bool:
+    def _confirm(self, data: bytes, checks: Checks, came_ns: Callable[[], int]) -> bool:
         """Is it the answer to our last check?"""
         if not self._asked or not checks.confirms(data, self._asked):
             return False
         if self._confirmed != self._asked:
             self._confirmed = self._asked
-            rtt_ns = self._rtp.clock.monotonic_ns() - self._asked_ns
-            if self._rtp.timed and (self.rtt_ns is None or rtt_ns < self.rtt_ns):
+            rtt_ns = max(0, came_ns() - self._asked_ns)
+            if self.rtt_ns is None or rtt_ns < self.rtt_ns:
                 self.rtt_ns = rtt_ns
         return True
 
@@ -237,18 +228,27 @@ class OwnIce:
 class _Demux(asyncio.DatagramProtocol):
     """Sorts a socket's datagrams by their first byte: STUN to aioice, SRTP and DTLS to the connection."""
 
-    def __init__(self, protocol: StunProtocol, rtp: Rtp, ice: OwnIce) -> None:
+    def __init__(self, protocol: StunProtocol, ice: OwnIce, transport: Datagrams | None = None) -> None:
+        """``transport``: where it is read by tick at times."""
         self._protocol = protocol
-        self._rtp = rtp
         self._ice = ice
+        self._transport = transport
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        protocol = self._protocol
+        protocol, ice = self._protocol, self._ice
         if data[:1] < FIRST_DTLS:
-            if not self._ice.kept_alive(protocol, data, addr):
+            if not ice.kept_alive(protocol, data, addr, self._came_ns):
                 protocol.datagram_received(data, addr)
-        elif not self._rtp.counts_only(data):
+        elif not ice.rtp.counts_only(data, self._came_ns):
+            if data[:1] < FIRST_RTP:
+                ice.sockets.data_ns = 0 if ice.rtp.timed else self._came_ns()
             protocol.receiver.data_received(data, COMPONENT)
+
+    def _came_ns(self) -> int:
+        """When the datagram at hand came, on the monotonic clock."""
+        clock, transport = self._ice.rtp.clock, self._transport
+        now_ns = clock.monotonic_ns()
+        return now_ns if transport is None else now_ns - transport.waited_ns(clock.wall_ns())
 
     def error_received(self, exc: Exception) -> None:
         self._protocol.error_received(exc)

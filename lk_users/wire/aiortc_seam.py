@@ -207,8 +207,13 @@ class BundledPeerConnection(RTCPeerConnection):
         return {item.rtp.muxId: frozenset(one.ssrc for one in item.ssrc) for item in media}
 
     def can_wait(self, *, yes: bool) -> None:
-        """May what comes be read up to a tick later, once round trips have been measured?"""
+        """May what comes be read up to a tick later?"""
         self._sockets.can_wait(yes=yes)
+
+    @property
+    def data_ns(self) -> int:
+        """When what data channels tell now came, on the monotonic clock; 0: now."""
+        return self._sockets.data_ns
 
     def deafen(self, receiver: PacketReceiver) -> None:
         """Nobody listens to its track any more: the packets are only counted."""

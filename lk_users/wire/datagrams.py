@@ -1,20 +1,26 @@
 """A user's UDP socket, and the common reader of those that can wait.
 
-A user who is alone in the room gets nothing but keepalives; to be woken up for each costs more than to read
-it (``ticks``, ``bench/reading.py``). So the sockets of all such users are looked at together, once a tick. As
-soon as somebody enters, the user's socket is the loop's own again, and every datagram is read when it comes.
+A user who is alone in the room gets nothing but keepalives, and one who has heard its welcome little else; to
+be woken up for each costs more than to read it (``ticks``, ``bench/reading.py``). So the sockets of all such
+users are looked at together, once a tick, and when a datagram came is asked of the kernel (Linux's has it; on
+other systems nothing waits). As soon as there is somebody to hear, the user's socket is the loop's own again,
+and every datagram is read when it comes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import selectors
 import socket
+import struct
+import sys
 
 # The C type: under Locust socket.socket is gevent's, each with a hub and watchers of its own.
 from _socket import socket as NativeSocket  # noqa: N812
 from typing import TYPE_CHECKING, Any
 
+from lk_users.clock import NS_PER_S
 from lk_users.wire.ticks import next_tick_s
 
 if TYPE_CHECKING:
@@ -24,6 +30,9 @@ if TYPE_CHECKING:
 DATAGRAM_BYTES = 2048
 # As aioice's own sockets have.
 RECEIVE_BUFFER_BYTES = 262_144
+# Linux, socket(7): when the datagram that was read last had come, as a struct timespec of the wall clock.
+SIOCGSTAMPNS = 0x8907
+TIMESPEC = struct.Struct("@ll")
 # From one socket in one tick: more than a voice sends meanwhile, and yet a flood does not take the loop.
 READS_A_TICK = 16
 
@@ -102,9 +111,23 @@ class Datagrams(asyncio.DatagramTransport):
     def pace(self, *, by_tick: bool) -> None:
         """Read once a tick, where there is a reader for it, or else whatever comes when it comes."""
         if self._reading and self._reader is not None and by_tick is not self.by_tick:
+            if by_tick and not _keeps_stamps(self._socket):
+                return
             self._stop_reading()
             self.by_tick = by_tick
             self._start_reading()
+
+    def waited_ns(self, wall_ns: int) -> int:
+        """How long the datagram that was read last had been there by ``wall_ns``; 0 where it is read at
+        once."""
+        if not self.by_tick:
+            return 0
+        try:
+            stamp = fcntl.ioctl(self._socket.fileno(), SIOCGSTAMPNS, bytes(TIMESPEC.size))
+        except OSError:
+            return 0
+        seconds, ns = TIMESPEC.unpack(stamp)
+        return int(max(0, wall_ns - seconds * NS_PER_S - ns))
 
     def hush(self) -> None:
         """Read nothing more, but keep the port."""
@@ -158,3 +181,17 @@ class Datagrams(asyncio.DatagramTransport):
             self._protocol.error_received(exc)
             return
         self._protocol.datagram_received(data, addr)
+
+
+def _keeps_stamps(sock: NativeSocket) -> bool:
+    """Does the kernel note when this socket's datagrams come? From the first time on that it is asked."""
+    if sys.platform != "linux":
+        return False
+    try:
+        fcntl.ioctl(sock.fileno(), SIOCGSTAMPNS, bytes(TIMESPEC.size))
+    except FileNotFoundError:
+        # Of none so far.
+        return True
+    except OSError:
+        return False
+    return True

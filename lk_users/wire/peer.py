@@ -62,7 +62,7 @@ class Peer:
         self._pc = BundledPeerConnection(addresses, certificate, clock, reader)
         self._publish = publish
         self._reliable: Any = None
-        self._ended = False
+        self._settled = self._can_wait = self._ended = False
         self._gather_ns: int | None = None
         self._tracks: dict[str, str] = {}
         self._pc.on("connectionstatechange", self._state_changed)
@@ -85,6 +85,7 @@ class Peer:
         lossy = self._pc.createDataChannel(LOSSY, ordered=False, maxRetransmits=0)
         for channel in (self._reliable, lossy):
             channel.on("message", self._message)
+        self._reliable.on("open", self._settle)
         return await self._local()
 
     async def offer_again(self, more_audios: int) -> str:
@@ -130,8 +131,15 @@ class Peer:
         self._reliable.send(message)
 
     def can_wait(self, *, yes: bool) -> None:
-        """Is there nobody to hear, so that what comes may be read up to a tick later?"""
-        self._pc.can_wait(yes=yes)
+        """Is there nobody to hear, so that what comes may be read up to a tick later? It is from when the
+        connection's own round trips are over: ICE, DTLS and data channels."""
+        self._can_wait = yes
+        self._pc.can_wait(yes=yes and self._settled)
+
+    @property
+    def data_ns(self) -> int:
+        """When what ``PeerListener.data`` is told now came, on the monotonic clock; 0: now."""
+        return self._pc.data_ns
 
     def deafen(self, track_sid: str) -> None:
         """What was listened for has been heard: count the track's packets, but read them no more."""
@@ -204,6 +212,13 @@ class Peer:
 
     def _channel_opened(self, channel: Any) -> None:
         channel.on("message", self._message)
+        if channel.label == RELIABLE:
+            self._settle()
+
+    def _settle(self) -> None:
+        self._settled = True
+        if not self._ended:
+            self.can_wait(yes=self._can_wait)
 
     def _message(self, message: bytes | str) -> None:
         if isinstance(message, bytes):

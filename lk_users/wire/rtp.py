@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from aiortc.rtcrtpreceiver import StreamStatistics
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lk_users.clock import Clock
 
 # RFC 7983: a first byte of 128-191 is RTP or RTCP, which RFC 5761 tells apart by the second.
@@ -32,8 +34,9 @@ class Rtp:
         self.reached_ns: dict[int, int] = {}
         """When the first packet of each came, on the monotonic clock."""
 
-    def counts_only(self, data: bytes) -> bool:
-        """Was it a packet that nobody listens to? It is counted then, and needs no decryption."""
+    def counts_only(self, data: bytes, came_ns: Callable[[], int]) -> bool:
+        """Was it a packet that nobody listens to? It is counted then, and needs no decryption. ``came_ns``:
+        tells when it came, on the monotonic clock."""
         if data[:1] < FIRST_RTP or len(data) < RTP_HEADER.size:
             return False
         kind, sequence_number, timestamp, ssrc = RTP_HEADER.unpack_from(data)
@@ -44,7 +47,7 @@ class Rtp:
             stream.count(sequence_number, timestamp, timed=self.timed)
             return True
         if ssrc not in self.reached_ns:
-            self.reached_ns[ssrc] = self.clock.monotonic_ns()
+            self.reached_ns[ssrc] = came_ns()
         return False
 
 

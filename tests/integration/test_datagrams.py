@@ -7,6 +7,7 @@ import selectors
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import uvloop
 from loopback import LOOPBACK, is_bound, until
 
+from lk_users.clock import NS_PER_MS
 from lk_users.wire.datagrams import READS_A_TICK, Datagrams, TickReader
 from lk_users.wire.ticks import TICK_MS
 
@@ -114,6 +116,53 @@ def test_what_can_wait_is_read_on_one_tick_and_then_at_once_again() -> None:
             assert first.at_s[-1] - sent_s < 0.05
 
     on_both_loops(work)
+
+
+@pytest.mark.parametrize("address", [LOOPBACK, "::1"])
+def test_how_long_one_had_waited_is_asked_of_the_kernel(address: str) -> None:
+    async def work() -> None:
+        waited_ns: list[int] = []
+        with opened(tick_reader(), address) as (transport, heard), other_side(address) as other:
+            name = transport.get_extra_info("sockname")
+            heard.on_datagram = lambda: waited_ns.append(transport.waited_ns(time.time_ns()))
+            other.sendto(b"at once", name)
+            await until(lambda: len(waited_ns) == 1)
+            assert waited_ns == [0]
+            transport.pace(by_tick=True)
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(TICK_MS / 1000 - loop.time() % (TICK_MS / 1000) + 0.01)
+            sent_ns: list[int] = []
+            for _ in range(2):
+                sent_ns.append(time.time_ns())
+                other.sendto(b"late", name)
+                await asyncio.sleep(0.03)
+            await until(lambda: len(waited_ns) == 3)
+            read_ns = time.time_ns()
+            for ns, sent in zip(waited_ns[1:], sent_ns, strict=True):
+                assert read_ns - sent - 20 * NS_PER_MS < ns < read_ns - sent + NS_PER_MS
+            transport.pace(by_tick=False)
+            assert transport.waited_ns(time.time_ns()) == 0
+
+    on_both_loops(work)
+
+
+@pytest.mark.parametrize("system", ["darwin", "no such call"])
+def test_where_the_kernel_keeps_no_moments_nothing_waits(
+    system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if system == "darwin":
+        monkeypatch.setattr("lk_users.wire.datagrams.sys.platform", system)
+    else:
+        monkeypatch.setattr("lk_users.wire.datagrams.SIOCGSTAMPNS", 0x8999)
+
+    async def work() -> None:
+        with opened(tick_reader()) as (transport, heard), other_side() as other:
+            transport.pace(by_tick=True)
+            assert not transport.by_tick
+            other.sendto(b"now", transport.get_extra_info("sockname"))
+            await until(lambda: len(heard.came) == 1)
+
+    asyncio.run(work())
 
 
 def test_what_waits_unread_is_not_lost_when_it_is_read_at_once_again() -> None:

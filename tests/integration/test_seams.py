@@ -36,7 +36,7 @@ from aiortc.rtp import RtcpReceiverInfo, RtcpRrPacket, RtpPacket
 from av import Packet
 from loopback import LOOPBACK, is_bound, until
 
-from lk_users.clock import SystemClock
+from lk_users.clock import NS_PER_MS, SystemClock
 from lk_users.wire import aioice_seam, aiortc_seam
 from lk_users.wire.aiortc_seam import BundledPeerConnection, PacketReceiver, SharedCertificate
 from lk_users.wire.datagrams import Datagrams, TickReader
@@ -188,6 +188,7 @@ class Heard:
     packets: list[tuple[str, bytes]] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
     timestamps: list[int] = field(default_factory=list)
+    on_message: Callable[[], None] = lambda: None
 
     def media_up(self) -> None:
         self.told.append("up")
@@ -201,6 +202,7 @@ class Heard:
 
     def data(self, message: bytes) -> None:
         self.messages.append(message)
+        self.on_message()
 
 
 @dataclass
@@ -338,6 +340,21 @@ def test_receiver_reports_tell_the_other_side_what_arrived_and_how_long_ago_it_s
     asyncio.run(work())
 
 
+def test_nothing_but_opus_is_offered_and_agreed_upon() -> None:
+    async def work() -> None:
+        async with pair() as both:
+            await both.connect()
+            await both.hear()
+            (transceiver,) = both.peer._pc.getTransceivers()
+            assert [codec.mimeType for codec in transceiver._codecs] == ["audio/opus"]
+            offer = both.peer._pc.localDescription.sdp
+            assert [line.split()[1] for line in offer.splitlines() if line.startswith("a=rtpmap")] == [
+                "opus/48000/2"
+            ]
+
+    asyncio.run(work())
+
+
 def test_the_peer_connection_tells_once_that_it_is_up() -> None:
     async def work() -> list[str]:
         async with pair() as both:
@@ -417,9 +434,16 @@ def test_consent_is_kept_by_answers_and_ends_without_them(monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("quick_checks")
-def test_who_has_nobody_to_hear_can_wait_once_round_trips_are_known_and_then_hears_at_once() -> None:
+def test_who_has_nobody_to_hear_can_wait_once_it_is_connected_and_then_hears_at_once() -> None:
     async def work() -> None:
-        async with pair_that_can_wait() as (both, transport):
+        async with pair(TickReader(selectors.DefaultSelector())) as both:
+            both.peer.can_wait(yes=True)
+            began_s = asyncio.get_running_loop().time()
+            await both.connect()
+            # A tick for each of its handshakes would be longer.
+            assert asyncio.get_running_loop().time() - began_s < 3 * TICK_MS / 1000
+            (transport,) = both.peer._pc._sockets._open
+            await until(lambda: transport.by_tick)
             (ice,) = both.peer._pc.ice_connections()
             checks: set[bytes] = set()
 
@@ -427,22 +451,42 @@ def test_who_has_nobody_to_hear_can_wait_once_round_trips_are_known_and_then_hea
                 checks.add(ice.lk_ice._confirmed)  # type: ignore[attr-defined]
                 return len(checks - {b""}) >= times
 
-            both.peer.can_wait(yes=True)
-            assert not transport.by_tick
-            await until(lambda: checked(aioice_seam.CHECKS_READ_AT_ONCE))
-            assert not transport.by_tick
-            known_ms = both.peer.ice()["rtt_ms"]
-            assert known_ms < TICK_MS / 2
-            await until(lambda: transport.by_tick)
-            # Its own checks go on and are answered; but how long that took is not known.
-            await until(lambda: checked(aioice_seam.CHECKS_READ_AT_ONCE + 4))
-            assert both.peer.ice()["rtt_ms"] == known_ms
+            ice.lk_ice.rtt_ns = None  # type: ignore[attr-defined]
+            await until(lambda: checked(4))
+            # Its checks go on and are answered, and when the answers came the kernel knows.
+            assert 0 < both.peer.ice()["rtt_ms"] < TICK_MS / 4
             assert both.heard.told == ["up"]
             both.peer.can_wait(yes=False)
             assert not transport.by_tick
             await both.hear()
             both.peer.can_wait(yes=True)
             assert transport.by_tick
+
+    asyncio.run(work())
+
+
+def test_of_data_that_could_wait_it_is_known_when_it_came() -> None:
+    async def work() -> None:
+        async with pair_that_can_wait() as (both, transport):
+            channel = both.speaker.createDataChannel("words")
+            loop = asyncio.get_running_loop()
+            came: list[tuple[int, int]] = []
+            both.heard.on_message = lambda: came.append((both.peer.data_ns, time.monotonic_ns()))
+            await until(lambda: channel.readyState == "open")
+            channel.send(b"now")
+            await until(lambda: len(came) == 1)
+            assert came[0][0] == 0
+            both.peer.can_wait(yes=True)
+            await until(lambda: transport.by_tick)
+            # Just after a tick, so that it waits for the next.
+            await asyncio.sleep(TICK_MS / 1000 - loop.time() % (TICK_MS / 1000) + 0.01)
+            sent_ns = time.monotonic_ns()
+            channel.send(b"while it could wait")
+            await until(lambda: len(came) == 2)
+            at_ns, told_ns = came[1]
+            assert told_ns - sent_ns > TICK_MS / 2 * NS_PER_MS
+            assert -NS_PER_MS < at_ns - sent_ns < TICK_MS / 4 * NS_PER_MS
+            assert both.heard.messages == [b"now", b"while it could wait"]
 
     asyncio.run(work())
 

@@ -631,20 +631,19 @@ def test_welcomed_is_the_latest_of_what_is_listed(number: int) -> None:
 @pytest.mark.parametrize(
     ("after_join", "watch_s", "rested_ms"),
     [
-        (good, 0, 1_120),
-        (good, 3, 3_820),
-        (lambda clock: (*JOINED, *CAME, *spoke(clock)[:-1]), 0, None),
+        (good, 0, 820),
+        (good, 3, 820),
         (script((0.4, v.text()), (0.5, ON)), 0, 120_000),
     ],
-    ids=["words_last", "watched", "no_words", "no_sound"],
+    ids=["welcomed", "watched", "no_sound"],
 )
-def test_the_engine_may_rest_when_neither_sound_nor_words_are_waited_for(
-    after_join: Steps, watch_s: int, rested_ms: int | None
+def test_the_engine_may_rest_when_the_welcome_is_complete_or_waited_for_no_more(
+    after_join: Steps, watch_s: int, rested_ms: int
 ) -> None:
     played = play(after_join, watch=str(watch_s))
     assert played.engine is not None
     # Idempotent, and said by whoever sees it first.
-    assert played.engine.rested_ms[:1] == ([rested_ms] if rested_ms is not None else [])
+    assert played.engine.rested_ms[:1] == [rested_ms]
 
 
 @pytest.mark.parametrize("lacking", ITEMS_AT_MS)
