@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import h11
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol as Frames
-from websockets.protocol import Side
+from websockets.protocol import Side, State
 
 from lk_users.clock import SystemClock
 from lk_users.errors import ConnectionCut, EngineCrashed, HttpError, UpgradeRefused, WireError
@@ -428,6 +428,7 @@ class ArmedSocket(Armed):
         self._key = base64.b64encode(os.urandom(16))
         self._answer = _Answer()
         self._frames = Frames(Side.CLIENT)
+        """Its state is ahead of what has been told: a close frame may follow in the same read."""
         self._open = False
         self._partial: bytearray | None = None
 
@@ -442,7 +443,7 @@ class ArmedSocket(Armed):
 
     def send(self, data: bytes) -> None:
         """One binary message; nothing if the socket is not open (any more)."""
-        if self._open:
+        if self._open and self._frames.state is State.OPEN:
             self._frames.send_binary(data)
             self._flush()
 
@@ -452,7 +453,7 @@ class ArmedSocket(Armed):
         Closed at once, a write of the server that is under way fails, and livekit-server then drops the
         connection, and with it a leave that it has not read yet.
         """
-        if not self._open or self._transport is None:
+        if not self._open or self._transport is None or self._frames.state is not State.OPEN:
             self.close()
             return
         self._open = False

@@ -100,6 +100,7 @@ class Bench:
         self.clock = clock
         self.network = Network()
         self.told: list[Any] = []
+        self.on_message: Callable[[], None] = lambda: None
         self.armed: Armed = ArmedRequest(self.network, clock, self.told.append)  # type: ignore[arg-type]
 
     async def arm(self) -> Bench:
@@ -146,6 +147,7 @@ class Bench:
 
     def message(self, data: bytes) -> None:
         self.told.append(data)
+        self.on_message()
 
     def lost(self, error: WireError) -> None:
         self.told.append(error)
@@ -570,6 +572,24 @@ def test_a_close_frame_is_a_loss() -> None:
     one = bench(work)
     assert one.told[:2] == ["opened", b"before"]
     assert [cause(error) for error in one.told[2:]] == ["closed by the server (code 1001)"]
+    assert one.wire.ended == "close"
+
+
+@pytest.mark.parametrize("act", ["send", "hang_up"])
+def test_to_write_on_a_message_that_a_close_frame_follows_in_the_same_read(act: str) -> None:
+    async def work(one: Bench) -> None:
+        server = await accepted(one)
+        one.on_message = (lambda: one.socket.send(b"an answer")) if act == "send" else one.socket.hang_up
+        server.ws.send_binary(b"leave")
+        server.ws.send_close(1000)
+        server.flush()
+        # The answer to its close frame, and nothing else.
+        assert [frame.opcode for frame in server.frames()] == [Opcode.CLOSE]
+
+    one = bench(work)
+    told = ["closed by the server (code 1000)"] if act == "send" else []
+    assert one.told[:2] == ["opened", b"leave"]
+    assert [cause(error) for error in one.told[2:]] == told
     assert one.wire.ended == "close"
 
 
