@@ -9,6 +9,9 @@ that one, and it may be the only address there is.
 Sockets. Our own instead of the loop's: a user who has nobody to hear, or has heard it, can wait for what
 comes, and its socket is read together with all others' (``datagrams``).
 
+Queue. aioice's has datagrams from socket to connection. Those that were read late bring along when they came,
+so that what they tell keeps its moment.
+
 Demultiplexing. aioice tries every datagram as STUN first and takes the exception for a no. The first byte
 tells (RFC 7983), and packets of a track that nobody listens to any more need no decryption: their headers,
 which are in the clear, are all that the receiver reports want (``rtp``).
@@ -77,7 +80,7 @@ class Sockets:
         self._rtp = rtp
         self._open: list[Datagrams] = []
         self.data_ns = 0
-        """When the last datagram of DTLS came that was read late, on the monotonic clock; 0: at once."""
+        """When the datagram of DTLS came that is being taken apart, on the monotonic clock; 0: just now."""
 
     def open(self, address: str) -> Datagrams:
         opened = Datagrams(address, self._reader)
@@ -160,6 +163,18 @@ class OwnIce:
         self._connection._query_consent_task = None
         await self._connection.close()
 
+    async def receive(self) -> bytes:
+        """As aioice's ``recv``. Raises ConnectionError when there is no connection (any more)."""
+        connection = self._connection
+        if not connection._nominated:
+            raise ConnectionError("Not connected")
+        received = await connection._queue.get()
+        if received is None:
+            raise ConnectionError("Connection lost")
+        data, _ = received
+        self.sockets.data_ns = data.came_ns if isinstance(data, _Stamped) else 0
+        return data
+
     def kept_alive(
         self, protocol: StunProtocol, data: bytes, addr: tuple[Any, ...], came_ns: Callable[[], int]
     ) -> bool:
@@ -225,6 +240,13 @@ class OwnIce:
         return True
 
 
+class _Stamped(bytes):
+    """A datagram, on its way through aioice's queue."""
+
+    came_ns: int
+    """On the monotonic clock."""
+
+
 class _Demux(asyncio.DatagramProtocol):
     """Sorts a socket's datagrams by their first byte: STUN to aioice, SRTP and DTLS to the connection."""
 
@@ -240,8 +262,9 @@ class _Demux(asyncio.DatagramProtocol):
             if not ice.kept_alive(protocol, data, addr, self._came_ns):
                 protocol.datagram_received(data, addr)
         elif not ice.rtp.counts_only(data, self._came_ns):
-            if data[:1] < FIRST_RTP:
-                ice.sockets.data_ns = 0 if ice.rtp.timed else self._came_ns()
+            if data[:1] < FIRST_RTP and self._transport is not None and self._transport.stamped:
+                data = _Stamped(data)
+                data.came_ns = self._came_ns()
             protocol.receiver.data_received(data, COMPONENT)
 
     def _came_ns(self) -> int:

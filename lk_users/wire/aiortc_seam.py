@@ -212,7 +212,7 @@ class BundledPeerConnection(RTCPeerConnection):
 
     @property
     def data_ns(self) -> int:
-        """When what data channels tell now came, on the monotonic clock; 0: now."""
+        """When what a data channel tells now came, on the monotonic clock; 0: just now."""
         return self._sockets.data_ns
 
     def deafen(self, receiver: PacketReceiver) -> None:
@@ -254,12 +254,14 @@ class BundledPeerConnection(RTCPeerConnection):
         self._prepare_transports()
 
     def ice_connections(self) -> list[Connection]:
-        return [
-            transport.iceGatherer._connection
-            for transport in self._RTCPeerConnection__iceTransports  # type: ignore[attr-defined]
-        ]
+        return [transport.iceGatherer._connection for transport in self._ice_transports()]
+
+    def _ice_transports(self) -> set[Any]:
+        return self._RTCPeerConnection__iceTransports  # type: ignore[attr-defined,no-any-return]
 
     def _prepare_transports(self) -> None:
-        for connection in self.ice_connections():
+        for transport in self._ice_transports():
+            connection = transport.iceGatherer._connection
             if not isinstance(getattr(connection, "lk_ice", None), OwnIce):
-                connection.lk_ice = OwnIce(connection, self._host_addresses, self._rtp, self._sockets)  # type: ignore[attr-defined]
+                connection.lk_ice = OwnIce(connection, self._host_addresses, self._rtp, self._sockets)
+                transport._recv = connection.lk_ice.receive

@@ -96,6 +96,8 @@ class Datagrams(asyncio.DatagramTransport):
         self._loop = asyncio.get_running_loop()
         self.by_tick = False
         """Is it read once a tick?"""
+        self.stamped = False
+        """Is it known when its datagrams came? From the first time on that they could wait."""
         self._start_reading()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -111,16 +113,17 @@ class Datagrams(asyncio.DatagramTransport):
     def pace(self, *, by_tick: bool) -> None:
         """Read once a tick, where there is a reader for it, or else whatever comes when it comes."""
         if self._reading and self._reader is not None and by_tick is not self.by_tick:
-            if by_tick and not _keeps_stamps(self._socket):
+            self.stamped = self.stamped or (by_tick and _keeps_stamps(self._socket))
+            if by_tick and not self.stamped:
                 return
             self._stop_reading()
             self.by_tick = by_tick
             self._start_reading()
 
     def waited_ns(self, wall_ns: int) -> int:
-        """How long the datagram that was read last had been there by ``wall_ns``; 0 where it is read at
-        once."""
-        if not self.by_tick:
+        """How long the datagram that was read last had been there by ``wall_ns``; 0 where that is not
+        known, since it was read at once."""
+        if not self.stamped:
             return 0
         try:
             stamp = fcntl.ioctl(self._socket.fileno(), SIOCGSTAMPNS, bytes(TIMESPEC.size))

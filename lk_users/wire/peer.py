@@ -138,7 +138,7 @@ class Peer:
 
     @property
     def data_ns(self) -> int:
-        """When what ``PeerListener.data`` is told now came, on the monotonic clock; 0: now."""
+        """When what ``PeerListener.data`` is told now came, on the monotonic clock; 0: just now."""
         return self._pc.data_ns
 
     def deafen(self, track_sid: str) -> None:
