@@ -221,6 +221,7 @@ def beside(*options: str) -> None:
                 found = sessions(up, summary["run_id"])
                 heard = summary["outcomes"].get("ok", 0)
                 print(f"{kind:<8} {told} | {heard} ok | {found} in the database", flush=True)
+    ratios["any sink"] = [row for kind, rows in ratios.items() if kind != "none" for row in rows]
     for kind, rows in ratios.items():
         means = (f"{name} {geometric([row[name] for row in rows])}" for name in rows[0])
         print(f"{kind:<8} with to without: {', '.join(means)}")
@@ -234,7 +235,8 @@ def pair(
     with Fleet(folder, stack.env(), links) as fleet:
         for region in (PLAIN, SINK)[:: 1 if first else -1]:
             fleet.add(region, env=env if region == SINK else None)
-        fleet.lead(600, *options)
+        # Shorter than what ``finish`` waits, for a session that its agent lets down.
+        fleet.lead(600, "--session-timeout", "60", *options)
         return fleet.finish().read().summary
 
 
