@@ -14,7 +14,7 @@ from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.evidence import Onset, Text, Voice
 from lk_users.outcome import Finding
 from lk_users.record import Mark
-from lk_users.wire.text_stream import CHAT
+from lk_users.wire.text_stream import CHAT, TRANSCRIPTION, DataPiece, TextPiece
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -240,6 +240,27 @@ def test_what_came_first_and_of_which_kind() -> None:
         {"topic": "ui", "sender": "agent-1", "bytes": 12, "count": 2, "ms": 420.0},
         {"topic": "lk.other", "sender": "agent-1", "bytes": 4, "count": 1, "ms": 920.0},
     ]
+
+
+def test_what_is_told_late_keeps_its_moment() -> None:
+    def late(clock: VirtualClock) -> Sequence[Step]:
+        def came_ns() -> int:
+            return clock.monotonic_ns() - 80 * NS_PER_MS
+
+        begun = TextPiece(TRANSCRIPTION, "agent-1", "Wel", False, "stream 1")
+        ended = TextPiece(TRANSCRIPTION, "agent-1", "Welcome", True, "stream 1")
+        return (
+            *good(clock)[:-1],
+            (1.1, lambda to: to.text(begun, came_ns())),
+            (1.2, lambda to: to.text(ended, came_ns())),
+            (1.3, lambda to: to.data(DataPiece("ui", "agent-1", 7), came_ns())),
+        )  # fmt: skip
+
+    played = play(late, watch="3")
+    assert played.marks_ms["first_text"] == 1_040
+    facts = played.record.evidence
+    assert [(text["ms"], text["final_ms"]) for text in facts["texts"]] == [(1_040, 1_140)]
+    assert [data["ms"] for data in facts["data"]] == [1_240]
 
 
 def test_a_flood_of_texts_and_data_is_bounded() -> None:
