@@ -96,14 +96,8 @@ def main() -> None:
     cases = [(f"read {size:,} bytes", "receive", server_frame(size)) for size in RECEIVED_BYTES]
     cases += [(f"write {size:,} bytes", "send", os.urandom(size)) for size in SENT_BYTES]
     for name, act, given in cases:
-        best_us = [
-            min(figures)
-            for figures in zip(
-                *([cpu_us(getattr(client, act), given) for client in clients] for _ in range(rounds)),
-                strict=True,
-            )
-        ]
-        ours_us, theirs_us = best_us
+        took_us = [[cpu_us(getattr(client, act), given) for client in clients] for _ in range(rounds)]
+        ours_us, theirs_us = map(min, zip(*took_us, strict=True))
         print(
             f"{name}: websockets {ours_us:.1f} us, wsproto {theirs_us:.1f}, {ours_us / theirs_us:.2f} times"
         )

@@ -211,7 +211,7 @@ def beside(*options: str) -> None:
         with databases() as (up, states), Stack(say=lambda text: None) as stack, Links() as links:
             for kind, env in {"none": {}, **states}.items():
                 with tempfile.TemporaryDirectory() as folder:
-                    summary = pair(stack, links, Path(folder), env, number % 2, *options)
+                    summary = pair(stack, links, Path(folder), env, *options, sink_last=number % 2 == 1)
                 if summary["verdict"] == "VOID":
                     sys.exit(f"{kind}: void, so there is nothing to compare: {summary['void_reasons']}")
                 by_region = {region["region"]: region for region in summary["regions"]}
@@ -228,12 +228,12 @@ def beside(*options: str) -> None:
 
 
 def pair(
-    stack: Stack, links: Links, folder: Path, env: Mapping[str, str], first: int, *options: str
+    stack: Stack, links: Links, folder: Path, env: Mapping[str, str], *options: str, sink_last: bool
 ) -> dict[str, Any]:
-    """The summary of a burst by two workers, of which ``env`` is one's. ``first``: whether that one comes
-    second, for who comes first gets its users first."""
+    """The summary of a burst by two workers, of which ``env`` is one's. ``sink_last``: that one comes second;
+    who comes first gets its users first."""
     with Fleet(folder, stack.env(), links) as fleet:
-        for region in (PLAIN, SINK)[:: 1 if first else -1]:
+        for region in (PLAIN, SINK) if sink_last else (SINK, PLAIN):
             fleet.add(region, env=env if region == SINK else None)
         # Shorter than what ``finish`` waits, for a session that its agent lets down.
         fleet.lead(600, "--session-timeout", "60", *options)

@@ -475,8 +475,8 @@ class Session:
         if Mark.WELCOMED not in self._marks and all(mark in self._marks for mark in self._needed):
             self._take(Event.WELCOMED)
             self._mark(Mark.WELCOMED, max(self._marks[mark] for mark in self._needed) + self.intended_ns)
-            self.engine.rest()
             if self._settings.watch_s > 0:
+                self.engine.rest()
                 self._timers.append(self._loop.call_later(self._settings.watch_s, self._decide))
             else:
                 self._decide()

@@ -301,11 +301,11 @@ async def knock(endpoint: Endpoint) -> None:
         door.close()
 
 
-class _Answer:
-    """One HTTP answer, as far as it has come."""
+class _Exchange:
+    """One HTTP request, and its answer as far as it has come."""
 
     def __init__(self) -> None:
-        self.http = h11.Connection(h11.CLIENT)
+        self._http = h11.Connection(h11.CLIENT)
         self.status = 0
         """Its final one; 0 until its head is there."""
         self.headers: dict[bytes, bytes] = {}
@@ -314,11 +314,19 @@ class _Answer:
         self.is_switched = False
         """Does the server speak another protocol from now on?"""
 
+    def request(
+        self, method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes = b""
+    ) -> bytes:
+        """The bytes to write."""
+        head = h11.Request(method=method, target=target, headers=list(headers))
+        events = (head, h11.Data(body), h11.EndOfMessage()) if body else (head, h11.EndOfMessage())
+        return b"".join(self._http.send(event) or b"" for event in events)
+
     def receive(self, data: bytes) -> None:
         """Raises h11.RemoteProtocolError where that is no HTTP."""
-        self.http.receive_data(data)
+        self._http.receive_data(data)
         while not (self.is_whole or self.is_switched or self.is_too_large):
-            event = self.http.next_event()
+            event = self._http.next_event()
             if isinstance(event, h11.Response):
                 # h11 gives names in lower case.
                 self.status, self.headers = event.status_code, dict(event.headers)
@@ -335,6 +343,11 @@ class _Answer:
     @property
     def is_too_large(self) -> bool:
         return len(self.body) > MAX_BODY_BYTES
+
+    @property
+    def rest(self) -> bytes:
+        """What came behind the answer's head, once ``is_switched``."""
+        return self._http.trailing_data[0]
 
     @property
     def detail(self) -> str:
@@ -365,7 +378,7 @@ class ArmedRequest(Armed):
         self._success = success
         self._hidden = hidden
         self._answered: Callable[[bytes | WireError], None] | None = answered
-        self._answer = _Answer()
+        self._http = _Exchange()
 
     def load_post(self, path: str, token: str, body: bytes) -> None:
         """A protobuf POST as Twirp wants it."""
@@ -375,24 +388,22 @@ class ArmedRequest(Armed):
     def load_body(self, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         """A POST with ``headers`` beside Host and Content-Length."""
         beside = [("Host", self._endpoint.host_header), *headers, ("Content-Length", str(len(body)))]
-        request = h11.Request(method="POST", target=path, headers=beside)
-        events = (request, h11.Data(body), h11.EndOfMessage())
-        self.load(b"".join(self._answer.http.send(event) or b"" for event in events))
+        self.load(self._http.request("POST", path, beside, body))
 
     def received(self, data: bytes) -> None:
-        self._answer.receive(data)
-        if self._answer.is_too_large:
+        self._http.receive(data)
+        if self._http.is_too_large:
             self._finish(ConnectionCut("answer too large"))
-        elif self._answer.is_whole:
+        elif self._http.is_whole:
             self._finish(self._result())
 
     def cut(self, error: WireError) -> None:
         # A status is an answer, even where the connection's end is the end of its body.
-        is_answer = self._answer.status and self._answer.status not in self._success
+        is_answer = self._http.status and self._http.status not in self._success
         self._finish(self._result() if is_answer else ConnectionCut(self._without_hidden(error.cause)))
 
     def _result(self) -> bytes | WireError:
-        answer = self._answer
+        answer = self._http
         if answer.status in self._success:
             return bytes(answer.body)
         return HttpError(answer.status, self._without_hidden(answer.detail), answer.retry_after)
@@ -426,7 +437,7 @@ class ArmedSocket(Armed):
         super().__init__(endpoint, clock)
         self._listener = listener
         self._key = base64.b64encode(os.urandom(16))
-        self._answer = _Answer()
+        self._http = _Exchange()
         self._frames = Frames(Side.CLIENT)
         """Its state is ahead of what has been told: a close frame may follow in the same read."""
         self._open = False
@@ -438,8 +449,7 @@ class ArmedSocket(Armed):
             ("Host", self._endpoint.host_header), ("Upgrade", "websocket"), ("Connection", "Upgrade"),
             ("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", self._key.decode()), *headers,
         ]  # fmt: skip
-        events = (h11.Request(method="GET", target=target, headers=beside), h11.EndOfMessage())
-        self.load(b"".join(self._answer.http.send(event) or b"" for event in events))
+        self.load(self._http.request("GET", target, beside))
 
     def send(self, data: bytes) -> None:
         """One binary message; nothing if the socket is not open (any more)."""
@@ -479,11 +489,11 @@ class ArmedSocket(Armed):
             self._not_understood(self._frames.parser_exc)
 
     def cut(self, error: WireError) -> None:
-        self._end(self._refusal() if self._answer.status else error)
+        self._end(self._refusal() if self._http.status else error)
 
     def _upgraded(self, data: bytes) -> bytes:
         """What follows the head of the answer that accepts the upgrade."""
-        answer = self._answer
+        answer = self._http
         answer.receive(data)
         if answer.is_switched:
             proof = hashlib.sha1(self._key + WEBSOCKET_GUID, usedforsecurity=False).digest()
@@ -491,7 +501,7 @@ class ArmedSocket(Armed):
                 raise h11.RemoteProtocolError("the proof of the upgrade is wrong")
             self._open = True
             self._listener.opened()
-            return answer.http.trailing_data[0]
+            return answer.rest
         if answer.is_whole or answer.is_too_large:
             self._end(self._refusal())
         return b""
@@ -518,7 +528,7 @@ class ArmedSocket(Armed):
             self.write(data)
 
     def _refusal(self) -> WireError:
-        return UpgradeRefused(self._answer.status, self._answer.detail.strip(), self._answer.retry_after)
+        return UpgradeRefused(self._http.status, self._http.detail.strip(), self._http.retry_after)
 
     def _end(self, error: WireError) -> None:
         self._open = False

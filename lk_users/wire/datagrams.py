@@ -113,7 +113,7 @@ class Datagrams(asyncio.DatagramTransport):
     def pace(self, *, by_tick: bool) -> None:
         """Read once a tick, where there is a reader for it, or else whatever comes when it comes."""
         if self._reading and self._reader is not None and by_tick is not self.by_tick:
-            self.stamped = self.stamped or (by_tick and _keeps_stamps(self._socket))
+            self.stamped = self.stamped or (by_tick and _stamp_ns(self._socket) is not None)
             if by_tick and not self.stamped:
                 return
             self._stop_reading()
@@ -123,14 +123,8 @@ class Datagrams(asyncio.DatagramTransport):
     def waited_ns(self, wall_ns: int) -> int:
         """How long the datagram that was read last had been there by ``wall_ns``; 0 where that is not
         known, since it was read at once."""
-        if not self.stamped:
-            return 0
-        try:
-            stamp = fcntl.ioctl(self._socket.fileno(), SIOCGSTAMPNS, bytes(TIMESPEC.size))
-        except OSError:
-            return 0
-        seconds, ns = TIMESPEC.unpack(stamp)
-        return int(max(0, wall_ns - seconds * NS_PER_S - ns))
+        stamp_ns = _stamp_ns(self._socket) if self.stamped else None
+        return max(0, wall_ns - stamp_ns) if stamp_ns else 0
 
     def hush(self) -> None:
         """Read nothing more, but keep the port."""
@@ -186,15 +180,15 @@ class Datagrams(asyncio.DatagramTransport):
         self._protocol.datagram_received(data, addr)
 
 
-def _keeps_stamps(sock: NativeSocket) -> bool:
-    """Does the kernel note when this socket's datagrams come? From the first time on that it is asked."""
+def _stamp_ns(sock: NativeSocket) -> int | None:
+    """When the datagram that was read last had come, by the wall clock: 0 for none, None where the kernel
+    does not note it. It does from the first time on that it is asked."""
     if sys.platform != "linux":
-        return False
+        return None
     try:
-        fcntl.ioctl(sock.fileno(), SIOCGSTAMPNS, bytes(TIMESPEC.size))
+        seconds, ns = TIMESPEC.unpack(fcntl.ioctl(sock.fileno(), SIOCGSTAMPNS, bytes(TIMESPEC.size)))
     except FileNotFoundError:
-        # Of none so far.
-        return True
+        return 0
     except OSError:
-        return False
-    return True
+        return None
+    return int(seconds * NS_PER_S + ns)

@@ -89,9 +89,8 @@ def check_attributes(username: str, priority: int, tie_breaker: int, *, controll
 def _mapped(host: str, port: int) -> bytes:
     """XOR-MAPPED-ADDRESS of an IPv4 address."""
     (number,) = struct.unpack("!I", socket.inet_aton(host))
-    return _XOR_MAPPED_IPV4.pack(
-        _XOR_MAPPED_ADDRESS, 8, 0, 1, port ^ (_COOKIE >> 16), number ^ _COOKIE
-    )  # fmt: skip
+    port ^= _COOKIE >> 16
+    return _XOR_MAPPED_IPV4.pack(_XOR_MAPPED_ADDRESS, 8, 0, 1, port, number ^ _COOKIE)
 
 
 def _is_signed(message: bytes, password: bytes) -> bool:

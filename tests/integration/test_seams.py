@@ -27,6 +27,7 @@ from aiortc import (
     RTCPeerConnection,
     RTCRtpReceiver,
     RTCRtpSender,
+    RTCRtpTransceiver,
     RTCSessionDescription,
 )
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport
@@ -233,10 +234,16 @@ class Pair:
         await self.peer.close()
         await self.speaker.close()
 
+    @property
+    def transceiver(self) -> RTCRtpTransceiver:
+        """The listener's one section of audio."""
+        (only,) = self.peer._pc.getTransceivers()
+        return only
+
     def streams(self) -> list[StreamStatistics]:
-        (transceiver,) = self.peer._pc.getTransceivers()
-        assert isinstance(transceiver.receiver, PacketReceiver)
-        return list(transceiver.receiver.streams().values())
+        receiver = self.transceiver.receiver
+        assert isinstance(receiver, PacketReceiver)
+        return list(receiver.streams().values())
 
     async def _answer(self, offer: str) -> str:
         await self.speaker.setRemoteDescription(RTCSessionDescription(offer, "offer"))
@@ -273,7 +280,8 @@ async def pair_that_can_wait() -> AsyncIterator[tuple[Pair, Datagrams]]:
 
 @pytest.fixture
 def quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aioice_seam, "CONSENT_INTERVAL", 0.02)
+    # Longer than a tick, so that an answer that waits for one is read before it is due.
+    monkeypatch.setattr(aioice_seam, "CONSENT_INTERVAL", 1.5 * TICK_MS / 1000)
 
 
 @pytest.fixture(autouse=True)
@@ -347,7 +355,7 @@ def test_nothing_but_opus_is_offered_and_agreed_upon() -> None:
         async with pair() as both:
             await both.connect()
             await both.hear()
-            (transceiver,) = both.peer._pc.getTransceivers()
+            transceiver = both.transceiver
             assert [codec.mimeType for codec in transceiver._codecs] == ["audio/opus"]
             offer = both.peer._pc.localDescription.sdp
             assert [line.split()[1] for line in offer.splitlines() if line.startswith("a=rtpmap")] == [
@@ -374,7 +382,7 @@ def test_a_stream_that_was_not_announced_for_a_section_is_counted_and_not_heard(
         async with pair() as both:
             await both.connect()
             await both.hear()
-            (transceiver,) = both.peer._pc.getTransceivers()
+            transceiver = both.transceiver
             receiver = transceiver.receiver
             assert isinstance(receiver, PacketReceiver)
             assert receiver.ssrcs == {both.speaker.getTransceivers()[0].sender._ssrc}
@@ -501,7 +509,7 @@ def test_a_track_that_is_only_counted_by_tick_has_the_jitter_it_had_and_no_round
     async def work() -> None:
         async with pair_that_can_wait() as (both, transport):
             await both.hear()
-            (transceiver,) = both.peer._pc.getTransceivers()
+            transceiver = both.transceiver
             receiver: Any = transceiver.receiver
             ((ssrc, stream),) = receiver.streams().items()
             await until(lambda: bool(receiver._RTCRtpReceiver__lsr.get(ssrc)))

@@ -433,10 +433,13 @@ class Server:
         self.ws = ServerProtocol()
         self._read = 0
 
-    def accept(self) -> None:
+    def accept(self, *, then: bytes = b"") -> None:
+        """``then``: a message in the same write."""
         self._receive()
         (request,) = self.ws.events_received()
         self.ws.send_response(self.ws.accept(request))  # type: ignore[arg-type]
+        if then:
+            self.ws.send_binary(then)
         self.flush()
 
     def frames(self) -> list[Frame]:
@@ -494,12 +497,7 @@ def test_an_accepted_socket_carries_messages_both_ways() -> None:
 def test_a_message_right_behind_the_acceptance() -> None:
     async def work(one: Bench) -> None:
         await (await one.arm_socket()).fire()
-        server = Server(one)
-        server._receive()
-        (request,) = server.ws.events_received()
-        server.ws.send_response(server.ws.accept(request))  # type: ignore[arg-type]
-        server.ws.send_binary(b"join")
-        server.flush()
+        Server(one).accept(then=b"join")
 
     assert bench(work).told == ["opened", b"join"]
 
