@@ -15,9 +15,10 @@ from lk_users.outcome import Finding
 from lk_users.wire import api
 from lk_users.wire.audio import Ear
 from lk_users.wire.microphone import Microphone
+from lk_users.wire.names import disconnect_reason
 from lk_users.wire.peer import Peer
 from lk_users.wire.recording import Recording
-from lk_users.wire.signalling import Signal, SignalPath, disconnect_reason
+from lk_users.wire.signalling import Signal, SignalPath
 from lk_users.wire.text_stream import TextPiece, TextStreams
 from lk_users.wire.turn import MediaWay, turns
 

@@ -23,6 +23,7 @@ from lk_users.errors import ConnectionCut, HttpError
 from lk_users.evidence import DispatchView, JobView, ParticipantView
 from lk_users.masking import masked
 from lk_users.wire.armed import connection_cause
+from lk_users.wire.names import disconnect_reason, participant_state
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -128,7 +129,7 @@ def participant_view(info: models.ParticipantInfo) -> ParticipantView:
         sid=info.sid,
         identity=info.identity,
         agent=info.kind == models.ParticipantInfo.Kind.AGENT,
-        state=models.ParticipantInfo.State.Name(info.state).lower(),
+        state=participant_state(info.state),
         joined_at_ms=info.joined_at_ms or info.joined_at * 1000,
         attributes=dict(info.attributes),
         microphones=tuple(
@@ -136,7 +137,7 @@ def participant_view(info: models.ParticipantInfo) -> ParticipantView:
             for track in info.tracks
             if track.type == models.TrackType.AUDIO and track.source == models.TrackSource.MICROPHONE
         ),
-        disconnect_reason=models.DisconnectReason.Name(info.disconnect_reason).lower(),
+        disconnect_reason=disconnect_reason(info.disconnect_reason),
         region=info.region,
         hosted=models.ParticipantInfo.KindDetail.CLOUD_AGENT in info.kind_details,
     )

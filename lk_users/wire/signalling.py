@@ -186,11 +186,3 @@ def join_request(offer_sdp: str, track: messages.AddTrackRequest | None, subscri
         offer.type, offer.sdp, offer.id = "offer", offer_sdp, FIRST_OFFER_ID
     wrapped = messages.WrappedJoinRequest(join_request=request.SerializeToString())
     return base64.urlsafe_b64encode(wrapped.SerializeToString()).decode()
-
-
-def disconnect_reason(number: int) -> str:
-    """A disconnect reason's name, in lower case."""
-    try:
-        return models.DisconnectReason.Name(number).lower()
-    except ValueError:
-        return f"reason {number}"
