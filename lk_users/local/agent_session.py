@@ -106,7 +106,6 @@ class Participant:
         self._listeners: dict[str, bool] = {}
         self._offers = FIRST_OFFER_ID
         self._requests = self._packets = 0
-        self._early: list[str] | None = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- what it does ---
@@ -201,7 +200,7 @@ class Participant:
         if kind == "update":
             self._seen(response.update.participants)
         elif kind == "trickle":
-            self._candidate(response.trickle.candidateInit)
+            self._start(self._peer.add_candidate(response.trickle.candidateInit))
         elif kind == "track_subscribed":
             self._subscribed = self._subscribed or response.track_subscribed.track_sid == self._track_sid
             self._look_for_listener()
@@ -209,7 +208,7 @@ class Participant:
             if response.track_published.cid == self._track.id:
                 self._track_sid = response.track_published.track.sid
         elif kind == "answer":
-            self._start(self._accept(response.answer.sdp))
+            self._start(self._peer.accept(response.answer.sdp, {}))
         elif kind == "join":
             self._sid = response.join.participant.sid
             self._seen(response.join.other_participants)
@@ -234,18 +233,6 @@ class Participant:
     def _look_for_listener(self) -> None:
         if self._subscribed and any(self._listeners.values()):
             self.listened.set()
-
-    def _candidate(self, init: str) -> None:
-        if self._early is not None:
-            self._early.append(init)
-        else:
-            self._start(self._peer.add_candidate(init))
-
-    async def _accept(self, answer_sdp: str) -> None:
-        await self._peer.accept(answer_sdp, {})
-        early, self._early = self._early or [], None
-        for init in early:
-            await self._peer.add_candidate(init)
 
     def _start(self, negotiation: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(negotiation)

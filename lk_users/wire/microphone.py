@@ -12,7 +12,7 @@ import random
 import struct
 from typing import Any, Final
 
-from aiortc import MediaStreamTrack, RTCRtpSender, clock
+from aiortc import MediaStreamTrack, RTCDtlsTransport, RTCRtpSender, clock
 from aiortc.rtp import RtcpByePacket, RtcpSdesPacket, RtcpSenderInfo, RtcpSourceInfo, RtcpSrPacket
 from livekit.protocol import models
 from livekit.protocol import rtc as messages
@@ -86,11 +86,10 @@ class Microphone(MediaStreamTrack):
 
 
 class SilentSender(RTCRtpSender):
-    """Sends when it is told to, and nothing but silence. In place of ``instead``, which never started."""
+    """Sends when it is told to, and nothing but silence."""
 
-    def __init__(self, microphone: Microphone, instead: RTCRtpSender) -> None:
-        super().__init__(microphone, instead.transport)
-        self._ssrc, self._stream_id = instead._ssrc, instead._stream_id
+    def __init__(self, microphone: Microphone, transport: RTCDtlsTransport) -> None:
+        super().__init__(microphone, transport)
         self._microphones = microphone.microphones
         self._cname = b""
         self._payload_type = 0

@@ -1,23 +1,23 @@
-"""One WebRTC peer connection: the only module that knows aiortc (private parts are in ``aiortc_seam``)."""
+"""One participant's WebRTC connection, in LiveKit's terms: its data channels, and tracks by section."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aiortc import RTCIceServer, RTCSessionDescription
-from aiortc.sdp import candidate_from_sdp
+from aiortc import RTCIceServer
 
 from lk_users.clock import NS_PER_MS
-from lk_users.wire.aiortc_seam import BundledPeerConnection, PacketReceiver, SharedCertificate
+from lk_users.wire.connection import BundledConnection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from aiortc import MediaStreamTrack
+    from aiortc import MediaStreamTrack, RTCDataChannel
     from aiortc.rtp import RtpPacket
 
     from lk_users.clock import Clock
+    from lk_users.wire.aiortc_seam import PacketReceiver, SharedCertificate
     from lk_users.wire.datagrams import TickReader
     from lk_users.wire.turn import Turn
 
@@ -59,68 +59,67 @@ class Peer:
     ) -> None:
         self._listener = listener
         self._clock = clock
-        self._pc = BundledPeerConnection(addresses, certificate, clock, reader)
+        self._connection = BundledConnection(
+            addresses,
+            certificate,
+            clock,
+            reader,
+            on_state=self._state_changed,
+            on_channel=self._channel_opened,
+        )
         self._publish = publish
-        self._reliable: Any = None
+        self._reliable: RTCDataChannel | None = None
         self._settled = self._can_wait = self._ended = False
         self._gather_ns: int | None = None
-        self._tracks: dict[str, str] = {}
-        self._pc.on("connectionstatechange", self._state_changed)
-        self._pc.on("datachannel", self._channel_opened)
 
     def relay_through(self, turn: Turn) -> None:
         """Media shall go by this TURN server and no other way; before the first offer or answer."""
-        self._pc.relay_through(
+        self._connection.relay_through(
             RTCIceServer(urls=[turn.url], username=turn.username, credential=turn.credential)
         )
 
     async def offer(self) -> str:
         """The first offer of V1: data channels, and our own track where there is one. The server asks for
         sections to hear on when there is something to hear; one offered now it would not use."""
-        # Audio first: aiortc bundles what comes later into it, and stops the transport of data channels
-        # that were there before.
         if self._publish is not None:
-            self._pc.addTransceiver(self._publish, direction="sendonly")
-        self._reliable = self._pc.createDataChannel(RELIABLE, ordered=True)
-        lossy = self._pc.createDataChannel(LOSSY, ordered=False, maxRetransmits=0)
+            self._connection.add_audio(self._publish)
+        self._reliable = self._connection.add_channel(RELIABLE, ordered=True)
+        lossy = self._connection.add_channel(LOSSY, ordered=False, retransmits=0)
         for channel in (self._reliable, lossy):
             channel.on("message", self._message)
         self._reliable.on("open", self._settle)
-        return await self._local()
+        before_ns = self._clock.monotonic_ns()
+        offer = await self._connection.offer()
+        self._gather_ns = self._clock.monotonic_ns() - before_ns
+        return offer
 
     async def offer_again(self, more_audios: int) -> str:
         """The offer that the server asks for when tracks come: with so many more audio sections."""
         for _ in range(more_audios):
-            self._pc.addTransceiver("audio", direction="recvonly")
-        return await self._local()
+            self._connection.add_audio()
+        return await self._connection.offer()
 
     async def offer_also(self, track: MediaStreamTrack) -> str:
         """The offer that publishes one more audio track."""
-        self._pc.addTransceiver(track, direction="sendonly")
-        return await self._local()
+        self._connection.add_audio(track)
+        return await self._connection.offer()
 
     async def accept(self, answer_sdp: str, tracks_by_mid: Mapping[str, str]) -> None:
-        """The server's answer, and which track each section carries."""
-        self._tracks.update(tracks_by_mid)
-        await self._pc.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
-        self._attach()
+        """The server's answer, and which track each section carries. Raises WireError."""
+        await self._connection.accept(answer_sdp)
+        self._attach(tracks_by_mid)
 
     async def answer(self, offer_sdp: str, tracks_by_mid: Mapping[str, str]) -> str:
-        """Our answer to an offer of the server (the ``/rtc`` path)."""
-        self._tracks.update(tracks_by_mid)
-        await self._pc.setRemoteDescription(RTCSessionDescription(offer_sdp, "offer"))
-        self._attach()
-        return await self._local()
+        """Our answer to an offer of the server (the ``/rtc`` path). Raises WireError."""
+        answer = await self._connection.answer(offer_sdp)
+        self._attach(tracks_by_mid)
+        return answer
 
     async def add_candidate(self, candidate_init: str) -> None:
-        """A trickled candidate, as the JSON of an RTCIceCandidateInit."""
-        init = json.loads(candidate_init)
-        if not init.get("candidate"):
-            return
-        candidate = candidate_from_sdp(init["candidate"].split(":", 1)[1])
-        candidate.sdpMid = init.get("sdpMid")
-        candidate.sdpMLineIndex = init.get("sdpMLineIndex")
-        await self._pc.addIceCandidate(candidate)
+        """A trickled candidate, as the JSON of an RTCIceCandidateInit; be it before the answer."""
+        candidate = json.loads(candidate_init).get("candidate", "")
+        if candidate:
+            await self._connection.add_candidate(candidate.partition(":")[2])
 
     @property
     def can_send(self) -> bool:
@@ -128,43 +127,46 @@ class Peer:
         return self._reliable is not None and self._reliable.readyState == "open"
 
     def send(self, message: bytes) -> None:
+        """On the reliable channel, which must be open."""
+        assert self._reliable is not None
         self._reliable.send(message)
 
     def can_wait(self, *, yes: bool) -> None:
         """Is there nobody to hear, so that what comes may be read up to a tick later? It is from when the
         connection's own round trips are over: ICE, DTLS and data channels."""
-        self._can_wait = yes
-        self._pc.can_wait(yes=yes and self._settled)
+        if yes != self._can_wait:
+            self._can_wait = yes
+            self._pace()
 
     @property
     def data_ns(self) -> int:
         """When what ``PeerListener.data`` is told now came, on the monotonic clock; 0: just now."""
-        return self._pc.data_ns
+        return self._connection.data_ns
 
     def deafen(self, track_sid: str) -> None:
         """What was listened for has been heard: count the track's packets, but read them no more."""
         for receiver in self._receivers(track_sid):
-            self._pc.deafen(receiver)
+            self._connection.deafen(receiver)
 
     def hear(self, track_sid: str) -> None:
         """Read the track's packets again, if it was deafened."""
         for receiver in self._receivers(track_sid):
-            self._pc.hear(receiver)
+            self._connection.hear(receiver)
             receiver.on_packet = self._packet
 
     def reached_ns(self, track_sid: str) -> int:
         """When the track's first packet came to our socket, on the monotonic clock; 0 if none did. The server
         may send before its answer has told us which section carries the track: such packets are lost."""
-        return max(map(self._pc.reached_ns, self._receivers(track_sid)), default=0)
+        return max(map(self._connection.reached_ns, self._receivers(track_sid)), default=0)
 
     def local_ports(self) -> list[int]:
         """The UDP ports of our own candidates."""
-        return [candidate.port for ice in self._pc.ice_connections() for candidate in ice.local_candidates]
+        return self._connection.local_ports()
 
     def ice(self) -> dict[str, Any]:
         """What is known of the way that media takes: candidate types, gathering and round trip in ms."""
         facts: dict[str, Any] = {}
-        path = self._pc.path()
+        path = self._connection.path()
         if path is not None:
             facts = {"local": path.local, "remote": path.remote}
             if path.rtt_ns is not None:
@@ -176,41 +178,30 @@ class Peer:
     async def close(self) -> None:
         """Idempotent."""
         self._ended = True
-        await self._pc.close()
+        await self._connection.close()
 
-    async def _local(self) -> str:
-        before_ns = self._clock.monotonic_ns()
-        await self._pc.setLocalDescription()
-        if self._gather_ns is None:
-            self._gather_ns = self._clock.monotonic_ns() - before_ns
-        return str(self._pc.localDescription.sdp)
-
-    def _attach(self) -> None:
-        ssrcs = self._pc.announced_ssrcs()
-        for transceiver in self._pc.getTransceivers():
-            receiver = transceiver.receiver
-            if transceiver.kind == "audio" and isinstance(receiver, PacketReceiver):
-                receiver.ssrcs = ssrcs.get(transceiver.mid or "", frozenset())
-                receiver.track_sid = self._tracks.get(transceiver.mid or "", "")
+    def _attach(self, tracks_by_mid: Mapping[str, str]) -> None:
+        for mid, track_sid in tracks_by_mid.items():
+            receiver = self._connection.receiver(mid)
+            if receiver is not None:
+                receiver.track_sid = track_sid
                 receiver.on_packet = self._packet
 
     def _receivers(self, track_sid: str) -> list[PacketReceiver]:
-        found = (transceiver.receiver for transceiver in self._pc.getTransceivers())
-        return [item for item in found if isinstance(item, PacketReceiver) and item.track_sid == track_sid]
+        return [item for item in self._connection.receivers() if item.track_sid == track_sid]
 
     def _packet(self, receiver: PacketReceiver, packet: RtpPacket) -> None:
         self._listener.packet(receiver.track_sid, packet.payload, packet.timestamp)
 
-    def _state_changed(self) -> None:
+    def _state_changed(self, state: str) -> None:
         if self._ended:
             return
-        state = self._pc.connectionState
         if state == "connected":
             self._listener.media_up()
-        elif state in ("failed", "closed"):
+        else:
             self._listener.media_down(state)
 
-    def _channel_opened(self, channel: Any) -> None:
+    def _channel_opened(self, channel: RTCDataChannel) -> None:
         channel.on("message", self._message)
         if channel.label == RELIABLE:
             self._settle()
@@ -218,7 +209,10 @@ class Peer:
     def _settle(self) -> None:
         self._settled = True
         if not self._ended:
-            self.can_wait(yes=self._can_wait)
+            self._pace()
+
+    def _pace(self) -> None:
+        self._connection.can_wait(yes=self._can_wait and self._settled)
 
     def _message(self, message: bytes | str) -> None:
         if isinstance(message, bytes):

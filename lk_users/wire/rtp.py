@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 FIRST_RTP = b"\x80"
 RTCP_KINDS = (192, 223)
 RTP_HEADER = struct.Struct("!xBHII")
+# Opus counts its time in these, whatever it was made of (RFC 7587).
+OPUS_RATE_HZ = 48_000
 
 
 class Rtp:

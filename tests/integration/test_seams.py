@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.metadata
 import inspect
 import itertools
@@ -24,22 +25,24 @@ from aioice import stun
 from aioice.turn import TurnClientUdpProtocol, TurnTransport
 from aiortc import (
     MediaStreamTrack,
+    RTCConfiguration,
     RTCPeerConnection,
     RTCRtpReceiver,
     RTCRtpSender,
-    RTCRtpTransceiver,
     RTCSessionDescription,
 )
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport
-from aiortc.rtcicetransport import RTCIceGatherer
+from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport
 from aiortc.rtcrtpreceiver import StreamStatistics
+from aiortc.rtcsctptransport import RTCSctpTransport
 from aiortc.rtp import RtcpReceiverInfo, RtcpRrPacket, RtpPacket
 from av import Packet
 from loopback import LOOPBACK, is_bound, until
 
 from lk_users.clock import NS_PER_MS, SystemClock
 from lk_users.wire import aioice_seam, aiortc_seam
-from lk_users.wire.aiortc_seam import BundledPeerConnection, PacketReceiver, SharedCertificate
+from lk_users.wire.aiortc_seam import PacketReceiver, SharedCertificate
+from lk_users.wire.connection import OPUS_PAYLOAD_TYPE
 from lk_users.wire.datagrams import Datagrams, TickReader
 from lk_users.wire.keepalive import Checks
 from lk_users.wire.microphone import SILENCE, Microphone, Microphones
@@ -77,18 +80,21 @@ def test_the_installed_version_lies_within_our_bounds(package: str) -> None:
         (RTCDtlsTransport._register_rtp_sender, "self sender parameters"),
         (RTCDtlsTransport._unregister_rtp_sender, "self sender"),
         (RTCDtlsTransport._send_rtp, "self data"),
-        (RTCRtpReceiver.receive, "self parameters"),
+        (RTCRtpSender.__init__, "self trackOrKind transport"),
         (RTCRtpReceiver._handle_rtp_packet, "self packet arrival_time_ms"),
-        (RTCRtpReceiver._run_rtcp, "self"),
-        (RTCRtpReceiver._send_rtcp, "self packet"),
-        (RTCRtpReceiver.stop, "self"),
-        (RTCRtpReceiver._set_rtcp_ssrc, "self ssrc"),
-        (RTCRtpReceiver.__init__, "self kind transport"),
+        (RTCRtpReceiver._handle_rtcp_packet, "self packet"),
+        (RTCRtpReceiver._handle_disconnect, "self"),
+        (RTCDtlsTransport.__init__, "self transport certificates"),
+        (RTCDtlsTransport._set_role, "self role"),
         (RTCDtlsTransport._register_rtp_receiver, "self receiver parameters"),
+        (RTCDtlsTransport._unregister_rtp_receiver, "self receiver"),
+        (RTCSctpTransport.__init__, "self transport port"),
+        (RTCSctpTransport.start, "self remoteCaps remotePort"),
+        (RTCIceGatherer.__init__, "self iceServers iceTransportPolicy local_username local_password"),
+        (RTCIceTransport.start, "self remoteParameters"),
+        (RTCIceTransport.addRemoteCandidate, "self candidate"),
         (RTCCertificate._create_ssl_context, "self srtp_profiles"),
         (RTCCertificate.getFingerprints, "self"),
-        (RTCPeerConnection._RTCPeerConnection__createTransceiver, "self direction kind sender_track"),
-        (RTCPeerConnection._RTCPeerConnection__remoteDescription, "self"),
         (aioice.ice.Connection.get_component_candidates, "self component addresses timeout"),
         (aioice.ice.Connection.gather_candidates, "self"),
         (aioice.ice.Connection.query_consent, "self"),
@@ -117,32 +123,21 @@ def test_private_attributes_are_where_they_were() -> None:
 
 
 async def look_into_a_connection() -> None:
-    pc = RTCPeerConnection()
-    transceiver = pc.addTransceiver("audio", direction="recvonly")
-    receiver = transceiver.receiver
-    mangled = {
-        pc: ("certificates", "configuration", "iceTransports"),
-        receiver: (
-            "started", "codecs", "rtx_ssrc", "transport", "rtcp_task", "remote_streams", "decoder_thread",
-            "rtcp_ssrc", "rtcp_started", "rtcp_exited", "lsr", "lsr_time",
-        ),
-    }  # fmt: skip
-    for owner, names in mangled.items():
-        for name in names:
-            assert hasattr(owner, f"_{type(owner).__name__}__{name}"), name
-    assert transceiver._RTCRtpTransceiver__receiver is receiver  # type: ignore[attr-defined]
-    assert isinstance(transceiver.sender._ssrc, int)
-    assert isinstance(receiver.transport.transport.iceGatherer, RTCIceGatherer)
-    connection = receiver.transport.transport.iceGatherer._connection
+    ice = RTCIceTransport(RTCIceGatherer(iceServers=[]))
+    dtls = RTCDtlsTransport(ice, [RTCCertificate.generateCertificate()])
+    assert isinstance(RTCRtpSender("audio", dtls)._ssrc, int)
+    assert (dtls._role, ice.state, dtls.state) == ("auto", "new", "new")
+    connection = ice.iceGatherer._connection
+    assert connection.ice_controlling is False
     assert (connection._protocols, connection._local_candidates, connection._nominated) == ([], [], {})
     assert (connection._local_candidates_start, connection._local_candidates_end) == (False, False)
     assert connection._components == {1}
     assert isinstance(connection._queue, asyncio.Queue)
-    assert receiver.transport.transport._recv == connection.recv
+    assert ice._recv == connection.recv
     assert (connection._query_consent_task, connection.remote_password) == (None, None)
     assert isinstance(connection._tie_breaker, int)
     assert (aioice.ice.CONSENT_FAILURES, aioice.ice.CONSENT_INTERVAL) == (6, 5)
-    await pc.close()
+    await ice.stop()
     relay = TurnTransport(TurnClientUdpProtocol(("127.0.0.1", 3478), "user", "word", 600, 500))
     assert relay._TurnTransport__inner_protocol.receiver is None  # type: ignore[attr-defined]
 
@@ -163,7 +158,7 @@ def test_one_certificate_makes_its_digests_and_its_context_once() -> None:
     assert certificate._create_ssl_context(profiles) is certificate._create_ssl_context(profiles)
 
 
-# A user's peer connection and a speaker's, connected to each other over loopback, in real time.
+# A user's connection and the peer connection of a speaker, aiortc's own, over loopback, in real time.
 
 
 class Tone(MediaStreamTrack):
@@ -214,7 +209,7 @@ class Pair:
 
     heard: Heard
     peer: Peer
-    speaker: BundledPeerConnection
+    speaker: RTCPeerConnection
 
     async def connect(self) -> str:
         """As a user joins: data channels only. The offer."""
@@ -235,15 +230,23 @@ class Pair:
         await self.speaker.close()
 
     @property
-    def transceiver(self) -> RTCRtpTransceiver:
-        """The listener's one section of audio."""
-        (only,) = self.peer._pc.getTransceivers()
+    def receiver(self) -> PacketReceiver:
+        """Of the listener's one section of audio."""
+        (only,) = self.peer._connection.receivers()
         return only
 
+    @property
+    def ice(self) -> aioice_seam.OwnIce:
+        """The listener's."""
+        return self.peer._connection._transports.own
+
+    @property
+    def speaker_ice(self) -> aioice.ice.Connection:
+        assert self.speaker.sctp is not None
+        return self.speaker.sctp.transport.transport.iceGatherer._connection
+
     def streams(self) -> list[StreamStatistics]:
-        receiver = self.transceiver.receiver
-        assert isinstance(receiver, PacketReceiver)
-        return list(receiver.streams().values())
+        return list(self.receiver.streams.values())
 
     async def _answer(self, offer: str) -> str:
         await self.speaker.setRemoteDescription(RTCSessionDescription(offer, "offer"))
@@ -259,7 +262,7 @@ async def pair(reader: TickReader | None = None) -> AsyncIterator[Pair]:
     made = Pair(
         heard,
         Peer(heard, [LOOPBACK], certificate, clock, reader=reader),
-        BundledPeerConnection([LOOPBACK], certificate, clock),
+        RTCPeerConnection(RTCConfiguration(iceServers=[])),
     )
     try:
         yield made
@@ -274,7 +277,7 @@ async def pair_that_can_wait() -> AsyncIterator[tuple[Pair, Datagrams]]:
     """Connected, and the listener's socket."""
     async with pair(TickReader(selectors.DefaultSelector())) as both:
         await both.connect()
-        (transport,) = both.peer._pc._sockets._open
+        (transport,) = both.peer._connection._sockets._open
         yield both, transport
 
 
@@ -287,6 +290,12 @@ def quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def short_quarantine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aioice_seam, "PORT_QUARANTINE_S", 0.05)
+
+
+@pytest.fixture(autouse=True)
+def speaker_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    # aioice offers every address but this one.
+    monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda **_: [LOOPBACK])
 
 
 def test_a_track_is_heard_without_a_thread_and_then_only_counted() -> None:
@@ -350,14 +359,32 @@ def test_receiver_reports_tell_the_other_side_what_arrived_and_how_long_ago_it_s
     asyncio.run(work())
 
 
+def test_a_check_that_comes_before_the_answer_is_no_conflict_of_roles() -> None:
+    """A server has our addresses from the offer, and its first checks may overtake its answer."""
+
+    async def work() -> None:
+        async with pair() as both:
+            answer = await both._answer(await both.peer.offer())
+            # The speaker's checks have been going out since it answered, and are answered by now.
+            await until(lambda: bool(both.speaker_ice._nominated) or both.speaker_ice._check_list != [])
+            await asyncio.sleep(0.1)
+            assert not both.speaker_ice.ice_controlling
+            assert both.ice._connection.ice_controlling
+            await both.peer.accept(answer, {})
+            await until(lambda: both.peer.can_send)
+            assert not both.speaker_ice.ice_controlling
+
+    asyncio.run(work())
+
+
 def test_nothing_but_opus_is_offered_and_agreed_upon() -> None:
     async def work() -> None:
         async with pair() as both:
             await both.connect()
             await both.hear()
-            transceiver = both.transceiver
+            (transceiver,) = both.speaker.getTransceivers()
             assert [codec.mimeType for codec in transceiver._codecs] == ["audio/opus"]
-            offer = both.peer._pc.localDescription.sdp
+            offer = both.speaker.remoteDescription.sdp
             assert [line.split()[1] for line in offer.splitlines() if line.startswith("a=rtpmap")] == [
                 "opus/48000/2"
             ]
@@ -382,18 +409,36 @@ def test_a_stream_that_was_not_announced_for_a_section_is_counted_and_not_heard(
         async with pair() as both:
             await both.connect()
             await both.hear()
-            transceiver = both.transceiver
-            receiver = transceiver.receiver
-            assert isinstance(receiver, PacketReceiver)
+            receiver = both.receiver
             assert receiver.ssrcs == {both.speaker.getTransceivers()[0].sender._ssrc}
             (known,) = receiver.ssrcs
-            codec = next(iter(receiver._RTCRtpReceiver__codecs))  # type: ignore[attr-defined]
             for ssrc, payload in ((known + 1, b"foreign"), (known, b"own")):
-                packet = RtpPacket(payload_type=codec, ssrc=ssrc, payload=payload)
+                packet = RtpPacket(payload_type=OPUS_PAYLOAD_TYPE, ssrc=ssrc, payload=payload)
                 await receiver._handle_rtp_packet(packet, 0)
             assert ("TR_1", b"own") in both.heard.packets
             assert ("TR_1", b"foreign") not in both.heard.packets
-            assert known + 1 in receiver.streams()
+            assert known + 1 in receiver.streams
+
+    asyncio.run(work())
+
+
+def test_a_section_that_is_used_again_for_another_track_hears_that_one() -> None:
+    async def work() -> None:
+        async with pair() as both:
+            await both.connect()
+            await both.hear()
+            router = both.peer._connection._transports.dtls._rtp_router
+            (old,) = both.receiver.ssrcs
+            answer = both.speaker.localDescription.sdp
+            mid = re.findall(r"a=mid:(\S+)", answer)[-1]
+            await both.peer.accept(answer.replace(str(old), "1234567"), {mid: "TR_2"})
+            assert both.receiver.ssrcs == {1234567}
+            assert router.ssrc_table[1234567] is both.receiver
+            heard = len(both.heard.packets)
+            await until(lambda: any(stream.packets_received >= 5 for stream in both.streams()))
+            assert len(both.heard.packets) == heard
+            await both.peer.accept(answer, {mid: "TR_3"})
+            await until(lambda: both.heard.packets[-1] == ("TR_3", PAYLOAD))
 
     asyncio.run(work())
 
@@ -409,7 +454,7 @@ def test_a_check_of_the_pair_in_use_is_answered_without_aioice(monkeypatch: pyte
     async def work() -> None:
         async with pair() as both:
             await both.connect()
-            (ice,) = both.speaker.ice_connections()
+            ice = both.speaker_ice
             used = ice._nominated[1]
             monkeypatch.setattr(Checks, "answer", noted)
             request = ice.build_request(used, nominate=False)
@@ -428,8 +473,7 @@ def test_consent_is_kept_by_answers_and_ends_without_them(monkeypatch: pytest.Mo
     async def work() -> None:
         async with pair() as both:
             await both.connect()
-            (ice,) = both.peer._pc.ice_connections()
-            kept = ice.lk_ice  # type: ignore[attr-defined]
+            kept = both.ice
             await until(lambda: kept._confirmed != b"")
             first = kept._confirmed
             await until(lambda: kept._confirmed not in (b"", first))
@@ -452,16 +496,16 @@ def test_who_has_nobody_to_hear_can_wait_once_it_is_connected_and_then_hears_at_
             await both.connect()
             # A tick for each of its handshakes would be longer.
             assert asyncio.get_running_loop().time() - began_s < 3 * TICK_MS / 1000
-            (transport,) = both.peer._pc._sockets._open
+            (transport,) = both.peer._connection._sockets._open
             await until(lambda: transport.by_tick)
-            (ice,) = both.peer._pc.ice_connections()
+            ice = both.ice
             checks: set[bytes] = set()
 
             def checked(times: int) -> bool:
-                checks.add(ice.lk_ice._confirmed)  # type: ignore[attr-defined]
+                checks.add(ice._confirmed)
                 return len(checks - {b""}) >= times
 
-            ice.lk_ice.rtt_ns = None  # type: ignore[attr-defined]
+            ice.rtt_ns = None
             await until(lambda: checked(4))
             # Its checks go on and are answered, and when the answers came the kernel knows.
             assert 0 < both.peer.ice()["rtt_ms"] < TICK_MS / 4
@@ -509,10 +553,9 @@ def test_a_track_that_is_only_counted_by_tick_has_the_jitter_it_had_and_no_round
     async def work() -> None:
         async with pair_that_can_wait() as (both, transport):
             await both.hear()
-            transceiver = both.transceiver
-            receiver: Any = transceiver.receiver
-            ((ssrc, stream),) = receiver.streams().items()
-            await until(lambda: bool(receiver._RTCRtpReceiver__lsr.get(ssrc)))
+            receiver = both.receiver
+            ((ssrc, stream),) = receiver.streams.items()
+            await until(lambda: ssrc in receiver._spoke)
             assert receiver._report(ssrc, stream).lsr > 0
             both.peer.deafen("TR_1")
             both.peer.can_wait(yes=True)
@@ -551,23 +594,27 @@ def test_messages_arrive_and_a_closed_port_stays_bound_for_the_quarantine(
     asyncio.run(work())
 
 
-def test_a_microphone_is_heard_at_the_other_end() -> None:
+def test_a_microphone_is_heard_at_the_other_end(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         microphones = Microphones()
         certificate, clock, heard = SharedCertificate.generateCertificate(), SystemClock(), Heard()
         peer = Peer(heard, [LOOPBACK], certificate, clock, publish=Microphone(microphones))
-        other = BundledPeerConnection([LOOPBACK], certificate, clock)
+        other = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         payloads: list[bytes] = []
+
+        async def take(packet: RtpPacket, arrival_time_ms: int) -> None:
+            payloads.append(packet.payload)
+
         made = Pair(heard, peer, other)
         sending = asyncio.create_task(microphones.run())
         try:
             await made.connect()
             (transceiver,) = other.getTransceivers()
-            assert isinstance(transceiver.receiver, PacketReceiver)
-            transceiver.receiver.on_packet = lambda _, packet: payloads.append(packet.payload)
+            monkeypatch.setattr(transceiver.receiver, "_handle_rtp_packet", take)
             await until(lambda: len(payloads) >= 2)
             assert set(payloads) == {SILENCE}
-            ours = peer._pc.getTransceivers()[0].sender
+            ours = peer._connection._lines["0"].sender
+            assert ours in microphones._senders
             await made.close()
             assert ours not in microphones._senders
         finally:
@@ -586,3 +633,77 @@ def test_a_connection_that_never_connected_closes() -> None:
             return both.heard.told
 
     assert asyncio.run(work()) == []
+
+
+def test_an_offer_of_the_other_side_is_answered_and_heard_but_for_its_video() -> None:
+    """The way of ``/rtc``."""
+
+    async def work() -> None:
+        async with pair() as both:
+            channel = both.speaker.createDataChannel("words")
+            both.speaker.addTransceiver(Tone(), direction="sendonly")
+            video = both.speaker.addTransceiver("video", direction="sendonly")
+            await both.speaker.setLocalDescription()
+            offer = both.speaker.localDescription.sdp
+            mids = re.findall(r"m=(\w+)[\s\S]*?a=mid:(\S+)", offer)
+            assert [kind for kind, _ in mids] == ["audio", "video", "application"]
+            answer = await both.peer.answer(offer, {mids[0][1]: "TR_1"})
+            await both.speaker.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+            await until(lambda: channel.readyState == "open")
+            channel.send(b"words")
+            await until(lambda: both.heard.messages == [b"words"] and len(both.heard.packets) >= 5)
+            assert set(both.heard.packets) == {("TR_1", PAYLOAD)}
+            assert video.currentDirection == "inactive"
+            assert both.heard.told == ["up"]
+            await both.speaker.close()
+            await until(lambda: both.heard.told == ["up", "closed"])
+
+    asyncio.run(work())
+
+
+def test_a_connection_that_is_closed_before_it_began_ends_in_silence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def work() -> list[str]:
+        async with pair() as both:
+            await both.peer.accept(await both._answer(await both.peer.offer()), {})
+            await both.peer.close()
+            return both.heard.told
+
+    assert asyncio.run(work()) == []
+    gc.collect()
+    assert not caplog.records
+
+
+def test_a_section_answered_without_opus_ends_the_connection_with_its_reason() -> None:
+    async def work() -> None:
+        microphones, heard, clock = Microphones(), Heard(), SystemClock()
+        certificate = SharedCertificate.generateCertificate()
+        peer = Peer(heard, [LOOPBACK], certificate, clock, publish=Microphone(microphones))
+        made = Pair(heard, peer, RTCPeerConnection(RTCConfiguration(iceServers=[])))
+        try:
+            answer = await made._answer(await peer.offer())
+            await peer.accept(answer.replace("opus/48000/2", "PCMU/8000"), {})
+            await until(lambda: len(heard.told) == 2)
+            assert heard.told == ["up", "failed: section 0 was answered without Opus"]
+        finally:
+            await made.close()
+            await asyncio.sleep(aioice_seam.PORT_QUARANTINE_S + 0.05)
+
+    asyncio.run(work())
+
+
+def test_who_can_not_reach_the_other_side_is_told_that_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stun, "RETRY_MAX", 2)
+
+    async def work() -> None:
+        async with pair() as both:
+            answer = await both._answer(await both.peer.offer())
+            # A port on which nothing listens any more.
+            (port,) = re.findall(r"a=candidate:\S+ 1 udp \d+ \S+ (\d+)", answer)[:1]
+            await both.speaker.close()
+            assert not is_bound(int(port))
+            await both.peer.accept(answer, {})
+            await until(lambda: both.heard.told == ["failed"])
+
+    asyncio.run(work())
