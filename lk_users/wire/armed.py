@@ -1,8 +1,8 @@
 """Connections that are open, and requests that are bytes, before T0: at T0 only ``write`` happens.
 
-What comes back is parsed by sans-IO parsers (h11, websockets). A connection that the server closed while it
-waited is made again; one that turns out dead on the write is made again once and marked. Nothing else is
-ever retried: a retry that nobody sees would be time and dispatches that nobody can account for.
+What comes back is parsed by sans-IO parsers (httptools, websockets). A connection that the server closed
+while it waited is made again; one that turns out dead on the write is made again once and marked. Nothing
+else is ever retried: a retry that nobody sees would be time and dispatches that nobody can account for.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
-import h11
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol as Frames
 from websockets.protocol import Side, State
@@ -215,7 +215,7 @@ class Armed(asyncio.Protocol):
                 self._write_raw(answer)
             if data:
                 self.received(data)
-        except (ssl.SSLError, h11.RemoteProtocolError) as exc:
+        except (ssl.SSLError, HttpParserError, _WrongProof) as exc:
             self._not_understood(exc)
 
     def _not_understood(self, exc: Exception) -> None:
@@ -281,6 +281,10 @@ class Armed(asyncio.Protocol):
             self._rearming = None
 
 
+class _WrongProof(Exception):
+    """Who answered did not read our request."""
+
+
 class _Knock(Armed):
     """A connection that is opened and asked for nothing."""
 
@@ -301,53 +305,61 @@ async def knock(endpoint: Endpoint) -> None:
         door.close()
 
 
-class _Exchange:
-    """One HTTP request, and its answer as far as it has come."""
+def _request(method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes = b"") -> bytes:
+    """The bytes of a request. Who gives us headers has looked at what is in them."""
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), "", ""]
+    return "\r\n".join(lines).encode("latin-1") + body
+
+
+class _Answer:
+    """The answer to one HTTP request, as far as it has come."""
 
     def __init__(self) -> None:
-        self._http = h11.Connection(h11.CLIENT)
         self.status = 0
         """Its final one; 0 until its head is there."""
         self.headers: dict[bytes, bytes] = {}
+        """By name in lower case."""
         self.body = bytearray()
+        self.rest = b""
+        """What came behind its head, once ``is_switched``."""
         self.is_whole = False
         self.is_switched = False
         """Does the server speak another protocol from now on?"""
-
-    def request(
-        self, method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes = b""
-    ) -> bytes:
-        """The bytes to write."""
-        head = h11.Request(method=method, target=target, headers=list(headers))
-        events = (head, h11.Data(body), h11.EndOfMessage()) if body else (head, h11.EndOfMessage())
-        return b"".join(self._http.send(event) or b"" for event in events)
+        self._parser = HttpResponseParser(self)
 
     def receive(self, data: bytes) -> None:
-        """Raises h11.RemoteProtocolError where that is no HTTP."""
-        self._http.receive_data(data)
-        while not (self.is_whole or self.is_switched or self.is_too_large):
-            event = self._http.next_event()
-            if isinstance(event, h11.Response):
-                # h11 gives names in lower case.
-                self.status, self.headers = event.status_code, dict(event.headers)
-            elif isinstance(event, h11.InformationalResponse):
-                self.headers = dict(event.headers)
-                self.is_switched = event.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS
-            elif isinstance(event, h11.Data):
-                self.body += event.data
-            elif isinstance(event, h11.EndOfMessage):
-                self.is_whole = True
-            elif event in (h11.NEED_DATA, h11.PAUSED):
-                return
+        """Raises HttpParserError where that is no HTTP."""
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as exc:
+            self.is_switched = self._parser.get_status_code() == http.HTTPStatus.SWITCHING_PROTOCOLS
+            self.rest = data[exc.args[0] :]
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        # Of what was said before, as an early hint is.
+        self.headers.clear()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status >= http.HTTPStatus.OK:
+            self.status = status
+
+    def on_body(self, data: bytes) -> None:
+        self.body += data
+
+    def on_message_complete(self) -> None:
+        self.is_whole = self.status > 0
+
+    # What is made of it.
 
     @property
     def is_too_large(self) -> bool:
         return len(self.body) > MAX_BODY_BYTES
-
-    @property
-    def rest(self) -> bytes:
-        """What came behind the answer's head, once ``is_switched``."""
-        return self._http.trailing_data[0]
 
     @property
     def detail(self) -> str:
@@ -378,7 +390,7 @@ class ArmedRequest(Armed):
         self._success = success
         self._hidden = hidden
         self._answered: Callable[[bytes | WireError], None] | None = answered
-        self._http = _Exchange()
+        self._answer = _Answer()
 
     def load_post(self, path: str, token: str, body: bytes) -> None:
         """A protobuf POST as Twirp wants it."""
@@ -388,22 +400,22 @@ class ArmedRequest(Armed):
     def load_body(self, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         """A POST with ``headers`` beside Host and Content-Length."""
         beside = [("Host", self._endpoint.host_header), *headers, ("Content-Length", str(len(body)))]
-        self.load(self._http.request("POST", path, beside, body))
+        self.load(_request("POST", path, beside, body))
 
     def received(self, data: bytes) -> None:
-        self._http.receive(data)
-        if self._http.is_too_large:
+        self._answer.receive(data)
+        if self._answer.is_too_large:
             self._finish(ConnectionCut("answer too large"))
-        elif self._http.is_whole:
+        elif self._answer.is_whole:
             self._finish(self._result())
 
     def cut(self, error: WireError) -> None:
         # A status is an answer, even where the connection's end is the end of its body.
-        is_answer = self._http.status and self._http.status not in self._success
+        is_answer = self._answer.status and self._answer.status not in self._success
         self._finish(self._result() if is_answer else ConnectionCut(self._without_hidden(error.cause)))
 
     def _result(self) -> bytes | WireError:
-        answer = self._http
+        answer = self._answer
         if answer.status in self._success:
             return bytes(answer.body)
         return HttpError(answer.status, self._without_hidden(answer.detail), answer.retry_after)
@@ -437,7 +449,7 @@ class ArmedSocket(Armed):
         super().__init__(endpoint, clock)
         self._listener = listener
         self._key = base64.b64encode(os.urandom(16))
-        self._http = _Exchange()
+        self._answer = _Answer()
         self._frames = Frames(Side.CLIENT)
         """Its state is ahead of what has been told: a close frame may follow in the same read."""
         self._open = False
@@ -449,7 +461,7 @@ class ArmedSocket(Armed):
             ("Host", self._endpoint.host_header), ("Upgrade", "websocket"), ("Connection", "Upgrade"),
             ("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", self._key.decode()), *headers,
         ]  # fmt: skip
-        self.load(self._http.request("GET", target, beside))
+        self.load(_request("GET", target, beside))
 
     def send(self, data: bytes) -> None:
         """One binary message; nothing if the socket is not open (any more)."""
@@ -489,16 +501,16 @@ class ArmedSocket(Armed):
             self._not_understood(self._frames.parser_exc)
 
     def cut(self, error: WireError) -> None:
-        self._end(self._refusal() if self._http.status else error)
+        self._end(self._refusal() if self._answer.status else error)
 
     def _upgraded(self, data: bytes) -> bytes:
         """What follows the head of the answer that accepts the upgrade."""
-        answer = self._http
+        answer = self._answer
         answer.receive(data)
         if answer.is_switched:
             proof = hashlib.sha1(self._key + WEBSOCKET_GUID, usedforsecurity=False).digest()
             if answer.headers.get(b"sec-websocket-accept") != base64.b64encode(proof):
-                raise h11.RemoteProtocolError("the proof of the upgrade is wrong")
+                raise _WrongProof("the proof of the upgrade is wrong")
             self._open = True
             self._listener.opened()
             return answer.rest
@@ -528,7 +540,7 @@ class ArmedSocket(Armed):
             self.write(data)
 
     def _refusal(self) -> WireError:
-        return UpgradeRefused(self._http.status, self._http.detail.strip(), self._http.retry_after)
+        return UpgradeRefused(self._answer.status, self._answer.detail.strip(), self._answer.retry_after)
 
     def _end(self, error: WireError) -> None:
         self._open = False

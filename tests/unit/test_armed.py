@@ -238,6 +238,11 @@ def test_an_informational_answer_comes_before_the_real_one() -> None:
     assert answered(b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK).told == [b"hello"]
 
 
+def test_an_answer_that_offers_another_protocol_is_an_answer() -> None:
+    head = b"HTTP/1.1 200 OK\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 5\r\n\r\n"
+    assert answered(head + b"hello").told == [b"hello"]
+
+
 def test_an_error_with_its_body_and_retry_after() -> None:
     body = b'{"code":"resource_exhausted"}'
     head = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: %d\r\n\r\n" % len(body)

@@ -331,7 +331,7 @@ def test_the_session_hears_the_room_and_then_that_it_is_created(status: str) -> 
         (http("403 No", f"not with {token()}".encode()), "HTTP 403: not with (token)"),
         (http("204 No Content", b""), "its answer is no JSON"),
         (http("200 OK", b"x" * (MAX_BODY_BYTES + 1)), "answer too large"),
-        (b"SSH-2.0-OpenSSH app-key-hunter2\r\n\r\n", "not understood: illegal status line"),
+        (b"SSH-2.0-OpenSSH app-key-hunter2\r\n\r\n", "not understood: Expected HTTP/"),
     ],
 )
 def test_the_session_hears_why_there_is_none(raw: bytes, cause: str) -> None:
