@@ -36,7 +36,7 @@ _TIME_BASE: Final = fractions.Fraction(1, SAMPLE_RATE_HZ)
 
 @dataclass(frozen=True)
 class Sounds:
-    """Opus packets of ``FRAME_S``, stereo, 48 kHz."""
+    """Opus packets of ``FRAME_S``, mono as real agents speak, 48 kHz."""
 
     tone: tuple[bytes, ...]
     silence: tuple[bytes, ...]
@@ -55,10 +55,10 @@ class Sounds:
 
 
 def opus(samples: npt.NDArray[np.float64]) -> tuple[bytes, ...]:
-    """Encode mono samples between -1 and 1, a whole number of frames of them, as stereo."""
+    """Encode mono samples between -1 and 1, a whole number of frames of them."""
     encoder = AudioCodecContext.create("libopus", "w")
     encoder.sample_rate = SAMPLE_RATE_HZ
-    encoder.layout = "stereo"
+    encoder.layout = "mono"
     encoder.format = "s16"
     encoder.bit_rate = _BIT_RATE
     encoder.options = {"frame_duration": str(round(FRAME_S * 1000))}
@@ -66,8 +66,8 @@ def opus(samples: npt.NDArray[np.float64]) -> tuple[bytes, ...]:
     packets: list[bytes] = []
     whole = np.clip(samples * 32_767, -32_768, 32_767).astype(np.int16)
     for start in range(0, len(whole), FRAME_SAMPLES):
-        both = np.repeat(whole[start : start + FRAME_SAMPLES], 2).reshape(1, -1)
-        frame = AudioFrame.from_ndarray(both, format="s16", layout="stereo")
+        samples_now = whole[start : start + FRAME_SAMPLES].reshape(1, -1)
+        frame = AudioFrame.from_ndarray(samples_now, format="s16", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE_HZ, start, _TIME_BASE
         packets += [bytes(packet) for packet in encoder.encode(frame)]
     return tuple(packets)

@@ -55,5 +55,6 @@ class LoudnessGate:
 def rms_dbfs(samples: npt.NDArray[np.generic]) -> float:
     """Level of a frame against full scale, floats or 16-bit integers."""
     scale = 1.0 if samples.dtype.kind == "f" else 32768.0
-    power = float(np.mean(np.square(samples.astype(np.float32) / scale)))
+    flat = samples.ravel().astype(np.float32)
+    power = float(np.dot(flat, flat)) / (flat.size * scale * scale)
     return max(SILENCE_DBFS, 10 * math.log10(power)) if power > 0 else SILENCE_DBFS
