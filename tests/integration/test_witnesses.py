@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -24,8 +25,13 @@ SLOW = json.dumps({"lk": {"fault": "slow_welcome", "delay_ms": 5000}})
 
 def children(running: Running) -> list[psutil.Process]:
     """SDK children of a run, by process id."""
-    found = psutil.Process(running.process.pid).children(recursive=True)
-    return [process for process in found if "lk_users.engines.sdk_child" in process.cmdline()]
+    found = []
+    for process in psutil.Process(running.process.pid).children(recursive=True):
+        # One that has just ended has no command line, and is none of them.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "lk_users.engines.sdk_child" in process.cmdline():
+                found.append(process)
+    return found
 
 
 def test_both_engines_hear_their_welcome(burst: Callable[..., Finished]) -> None:
