@@ -184,6 +184,9 @@ class Transports:
     ) -> None:
         # An empty list, not None: aiortc's default is a public STUN server. Names and passwords of aioice's
         # own take it a hundred microseconds.
+        self._clock = rtp.clock
+        self.gather_ns: int | None = None
+        """How long our candidates took; None before they are there."""
         self._gatherer = RTCIceGatherer(
             [] if relay is None else [relay],
             RTCIceTransportPolicy.ALL if relay is None else RTCIceTransportPolicy.RELAY,
@@ -214,7 +217,10 @@ class Transports:
 
     async def gather(self) -> None:
         """Our candidates. Idempotent."""
+        before_ns = self._clock.monotonic_ns()
         await self._gatherer.gather()
+        if self.gather_ns is None:
+            self.gather_ns = self._clock.monotonic_ns() - before_ns
 
     @property
     def username(self) -> str:

@@ -321,6 +321,11 @@ class BundledConnection:
         """The UDP ports of our own candidates."""
         return self._carrier.ports() if self._carrier is not None else []
 
+    @property
+    def gather_ns(self) -> int | None:
+        """How long our own candidates took; None before they are there."""
+        return self._carrier.gather_ns if self._carrier is not None else None
+
     def path(self) -> IcePath | None:
         """The way that media takes; None as long as there is none."""
         return self._carrier.path() if self._carrier is not None else None

@@ -32,7 +32,7 @@ class PeerListener(Protocol):
         """ICE and DTLS are up."""
 
     def media_down(self, state: str) -> None:
-        """The connection failed or closed: ``failed`` or ``closed``."""
+        """The connection is over: ``closed``, or ``failed``, with a reason where there is one."""
 
     def packet(self, track_sid: str, payload: bytes, timestamp: int) -> None:
         """One RTP payload of an audio track. ``timestamp``: RTP's, in samples of 48 kHz, 32 bits."""
@@ -58,7 +58,6 @@ class Peer:
         reader: TickReader | None = None,
     ) -> None:
         self._listener = listener
-        self._clock = clock
         self._connection = BundledConnection(
             addresses,
             certificate,
@@ -70,7 +69,6 @@ class Peer:
         self._publish = publish
         self._reliable: RTCDataChannel | None = None
         self._settled = self._can_wait = self._ended = False
-        self._gather_ns: int | None = None
 
     def relay_through(self, turn: Turn) -> None:
         """Media shall go by this TURN server and no other way; before the first offer or answer."""
@@ -88,10 +86,7 @@ class Peer:
         for channel in (self._reliable, lossy):
             channel.on("message", self._message)
         self._reliable.on("open", self._settle)
-        before_ns = self._clock.monotonic_ns()
-        offer = await self._connection.offer()
-        self._gather_ns = self._clock.monotonic_ns() - before_ns
-        return offer
+        return await self._connection.offer()
 
     async def offer_again(self, more_audios: int) -> str:
         """The offer that the server asks for when tracks come: with so many more audio sections."""
@@ -171,8 +166,9 @@ class Peer:
             facts = {"local": path.local, "remote": path.remote}
             if path.rtt_ns is not None:
                 facts["rtt_ms"] = round(path.rtt_ns / NS_PER_MS, 2)
-        if self._gather_ns is not None:
-            facts["gather_ms"] = round(self._gather_ns / NS_PER_MS, 2)
+        gather_ns = self._connection.gather_ns
+        if gather_ns is not None:
+            facts["gather_ms"] = round(gather_ns / NS_PER_MS, 2)
         return facts
 
     async def close(self) -> None:

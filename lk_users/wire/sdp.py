@@ -27,6 +27,7 @@ COMPONENT: Final = "1"
 # RFC 8841: these hold where nothing else is said.
 SCTP_PORT: Final = 5000
 MAX_MESSAGE_BYTES: Final = 65_536
+_DIRECTIONS: Final = frozenset(("sendrecv", "sendonly", "recvonly", "inactive"))
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _section_lines(section: Section) -> Sequence[str]:
 
 
 def read(text: str) -> Description:
-    """A description of the other side's. Raises WireError where it is not one, or not of one bundle."""
+    """A description of the other side's. Raises WireError where it is none, or names no transport."""
     found = Description()
     sections: list[Section] = []
     candidates: dict[str, None] = {}
@@ -206,9 +207,6 @@ def _learn(section: Section, name: str, value: str) -> None:
         section.sctp_port = int(value)
     elif name == "max-message-size":
         section.max_message_bytes = int(value)
-
-
-_DIRECTIONS: Final = frozenset(("sendrecv", "sendonly", "recvonly", "inactive"))
 
 
 def sends(direction: str) -> bool:

@@ -654,6 +654,7 @@ def test_an_offer_of_the_other_side_is_answered_and_heard_but_for_its_video() ->
             await until(lambda: both.heard.messages == [b"words"] and len(both.heard.packets) >= 5)
             assert set(both.heard.packets) == {("TR_1", PAYLOAD)}
             assert video.currentDirection == "inactive"
+            assert 0 <= both.peer.ice()["gather_ms"] < 1000
             assert both.heard.told == ["up"]
             await both.speaker.close()
             await until(lambda: both.heard.told == ["up", "closed"])
