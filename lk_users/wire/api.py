@@ -23,7 +23,7 @@ from lk_users.errors import ConnectionCut, HttpError
 from lk_users.evidence import DispatchView, JobView, ParticipantView
 from lk_users.masking import masked
 from lk_users.wire.armed import connection_cause
-from lk_users.wire.names import disconnect_reason, participant_state
+from lk_users.wire.names import disconnect_reason, job_status, participant_state
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -269,7 +269,7 @@ def _job_view(job: agent_messages.Job) -> JobView:
     return JobView(
         job_id=job.id,
         worker_id=job.state.worker_id,
-        status=agent_messages.JobStatus.Name(job.state.status).removeprefix("JS_").lower(),
+        status=job_status(job.state.status),
         started_at_ns=_ns(job.state.started_at),
         ended_at_ns=_ns(job.state.ended_at),
         participant_identity=job.state.participant_identity,

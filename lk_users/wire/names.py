@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from livekit.protocol import models
+from livekit.protocol import agent, models
 
 _STATES: Final = {number: name.lower() for name, number in models.ParticipantInfo.State.items()}
 _REASONS: Final = {number: name.lower() for name, number in models.DisconnectReason.items()}
+_JOBS: Final = {number: name.removeprefix("JS_").lower() for name, number in agent.JobStatus.items()}
 
 
 def participant_state(number: int) -> str:
@@ -19,3 +20,8 @@ def participant_state(number: int) -> str:
 def disconnect_reason(number: int) -> str:
     """Why a participant left, as in ``client_initiated``."""
     return _REASONS.get(number, f"reason {number}")
+
+
+def job_status(number: int) -> str:
+    """``pending``, ``running``, ``success`` or ``failed``."""
+    return _JOBS.get(number, f"status {number}")

@@ -4,7 +4,7 @@ import pytest
 from livekit.protocol import models
 
 from lk_users.wire.api import participant_view
-from lk_users.wire.names import disconnect_reason, participant_state
+from lk_users.wire.names import disconnect_reason, job_status, participant_state
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,12 @@ def test_states(number: int, name: str) -> None:
 )
 def test_reasons(number: int, name: str) -> None:
     assert disconnect_reason(number) == name
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "pending"), (1, "running"), (3, "failed"), (9, "status 9")])
+def test_job_statuses(number: int, name: str) -> None:
+    """One that only a newer server knows must not end the reads, and with them the records."""
+    assert job_status(number) == name
 
 
 def test_a_participant_that_left_for_a_reason_of_a_newer_server_is_seen_all_the_same() -> None:
