@@ -226,12 +226,16 @@ def _start_error() -> stat.Panel:
 
 
 def _now() -> timeseries.Panel:
+    # A worker's counts hold until its next ones, be they more than a second later: what they change by is
+    # what adds up over workers.
     query = (
-        f"{flux.live([field for field, _, _ in NOW])}\n"
+        f"said = {flux.live([field for field, _, _ in NOW])}\n"
         "  |> toFloat()\n"
-        # One value a worker and second, then the sum over workers.
-        "  |> aggregateWindow(every: 1s, fn: last, createEmpty: false)\n"
-        '  |> group(columns: ["_time", "_field"])\n  |> sum()\n  |> group()\n'
+        "union(tables: [said |> first(), said |> difference()])\n"
+        '  |> group(columns: ["_field"])\n'
+        "  |> aggregateWindow(every: 1s, fn: sum, createEmpty: false)\n"
+        "  |> cumulativeSum()\n"
+        "  |> group()\n"
         '  |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")\n'
         '  |> sort(columns: ["_time"])'
     )

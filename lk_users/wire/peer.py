@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiortc import RTCIceServer
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from lk_users.wire.datagrams import TickReader
     from lk_users.wire.turn import Turn
 
-RELIABLE = "_reliable"
-LOSSY = "_lossy"
+RELIABLE: Final = "_reliable"
+LOSSY: Final = "_lossy"
+# A server that hangs up says why by signalling, on another socket: for so long that may come after it.
+GOODBYE_S: Final = 1.0
 
 
 class PeerListener(Protocol):
@@ -32,7 +35,8 @@ class PeerListener(Protocol):
         """ICE and DTLS are up."""
 
     def media_down(self, state: str) -> None:
-        """The connection is over: ``closed``, or ``failed``, with a reason where there is one."""
+        """The connection is over: ``failed``, with a reason where there is one, or ``closed``, ``GOODBYE_S``
+        after the other side hung up."""
 
     def packet(self, track_sid: str, payload: bytes, timestamp: int) -> None:
         """One RTP payload of an audio track. ``timestamp``: RTP's, in samples of 48 kHz, 32 bits."""
@@ -194,7 +198,13 @@ class Peer:
             return
         if state == "connected":
             self._listener.media_up()
+        elif state == "closed":
+            asyncio.get_running_loop().call_later(GOODBYE_S, self._down, state)
         else:
+            self._down(state)
+
+    def _down(self, state: str) -> None:
+        if not self._ended:
             self._listener.media_down(state)
 
     def _channel_opened(self, channel: RTCDataChannel) -> None:

@@ -422,6 +422,23 @@ def test_where_they_are_adds_up_over_workers(measured: Measured) -> None:
     assert 0 < last["failed"] <= measured.summary["groups"]["lost"]
 
 
+def test_who_says_nothing_for_a_second_is_still_there(measured: Measured, influxd: Influxd) -> None:
+    """A busy worker's word comes late: its users are where they were meanwhile."""
+    start = measured.t0.replace(microsecond=0)
+    said = {
+        "w1": {0: (40, 0), 1: (40, 10), 2: (40, 30), 4: (40, 40)},
+        "w2": {1: (20, 0), 4: (20, 20), 5: (0, 20)},
+    }
+    for worker, by_second in said.items():
+        for second, (there, welcomed) in by_second.items():
+            figures = {"parked": there, "in_flight": there, "joined": there, "agents": 0, "failed": 0}
+            at_ns = round((start.timestamp() + second + 0.2) * 1e9)
+            write(influxd, points.live_point("late", "eu", worker, figures | {"welcomed": welcomed}, at_ns))
+    found = measured.panel("burst", "Who is where now", view=measured.view(run=["late"]))
+    assert [row["there"] for row in found] == [40, 60, 60, 60, 40]
+    assert [row["welcomed"] for row in found] == [0, 10, 30, 60, 60]
+
+
 def test_what_workers_say_each_second_is_a_line_of_each(measured: Measured) -> None:
     for title, figures in (("Loop lag by worker", ("",)), ("Sink queue", (" queued", " spooled"))):
         found = measured.panel("generator", title)

@@ -46,7 +46,7 @@ from lk_users.wire.connection import OPUS_PAYLOAD_TYPE
 from lk_users.wire.datagrams import Datagrams, TickReader
 from lk_users.wire.keepalive import Checks
 from lk_users.wire.microphone import SILENCE, Microphone, Microphones
-from lk_users.wire.peer import Peer
+from lk_users.wire.peer import GOODBYE_S, Peer
 from lk_users.wire.ticks import TICK_MS
 
 if TYPE_CHECKING:
@@ -658,6 +658,28 @@ def test_an_offer_of_the_other_side_is_answered_and_heard_but_for_its_video() ->
             assert both.heard.told == ["up"]
             await both.speaker.close()
             await until(lambda: both.heard.told == ["up", "closed"])
+
+    asyncio.run(work())
+
+
+def test_what_is_said_of_a_hang_up_goes_before_it() -> None:
+    """A server that sends somebody away closes both of its connections, and says why on the other one."""
+
+    async def hung_up(*, told_why: bool) -> list[str]:
+        async with pair() as both:
+            await both.connect()
+            await both.speaker.close()
+            await until(lambda: both.peer._connection._state == "closed")
+            assert both.heard.told == ["up"]
+            if told_why:
+                await both.peer.close()
+            await asyncio.sleep(GOODBYE_S + 0.2)
+            return both.heard.told
+
+    async def work() -> None:
+        without, with_it = await asyncio.gather(hung_up(told_why=False), hung_up(told_why=True))
+        assert without == ["up", "closed"]
+        assert with_it == ["up"]
 
     asyncio.run(work())
 
