@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from livekit.protocol import models
 
@@ -126,7 +126,7 @@ class ListenEngine:
         self._local_ports: list[int] = []
         self._ice: dict[str, Any] = {}
         self._published = False
-        self._worst_quality: int | None = None
+        self._worst = len(_QUALITIES)
 
     async def build(self) -> None:
         """Tokens, request bytes, offer and open connections. Raises ConnectionCut, BackendError."""
@@ -218,8 +218,8 @@ class ListenEngine:
             "ice": self._ice or self._peer.ice(),
             "mic": "silence" if self._published else "none",
         }
-        if self._worst_quality is not None:
-            facts["worst_quality"] = models.ConnectionQuality.Name(self._worst_quality).lower()
+        if self._worst < len(_QUALITIES):
+            facts["worst_quality"] = models.ConnectionQuality.Name(_QUALITIES[self._worst]).lower()
         if self._sections_unasked:
             facts["sections_unasked"] = self._sections_unasked
         facts.update(self._late_facts)
@@ -346,11 +346,8 @@ class ListenEngine:
 
     def _scored(self, update: messages.ConnectionQualityUpdate) -> None:
         for info in update.updates:
-            if info.participant_sid == self._own_sid:
-                rank = _QUALITY_RANK.index(info.quality)
-                worst = self._worst_quality
-                if worst is None or rank < _QUALITY_RANK.index(worst):
-                    self._worst_quality = info.quality
+            if info.participant_sid == self._own_sid and info.quality in _QUALITIES[: self._worst]:
+                self._worst = _QUALITIES.index(info.quality)
 
     # Offers and answers, one after another.
 
@@ -453,8 +450,9 @@ class ListenEngine:
                 self._listener.data(piece, at_ns)
 
 
-# From worst to best; the protocol's numbers are in another order.
-_QUALITY_RANK = (
+# From worst to best; the protocol's numbers are in another order. Of one that only a newer server knows
+# nobody can say how good it is.
+_QUALITIES: Final = (
     models.ConnectionQuality.LOST,
     models.ConnectionQuality.POOR,
     models.ConnectionQuality.GOOD,

@@ -26,6 +26,7 @@ from lk_users.engines import sdk_seam
 from lk_users.engines.sdk_lines import Lines, from_view, line, shown
 from lk_users.evidence import ON_BEHALF_ATTRIBUTE, ParticipantView
 from lk_users.wire.loudness import LoudnessGate
+from lk_users.wire.names import disconnect_reason
 from lk_users.wire.text_stream import CHAT, FINAL_ATTRIBUTE, SEGMENT_ATTRIBUTE, TEXT_BYTES, TRANSCRIPTION
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class Guest:
         self._tell("participant", view=from_view(_view(who, _DISCONNECTED)))
 
     def _disconnected(self, reason: rtc.DisconnectReason.ValueType) -> None:
-        self._tell("disconnected", reason=rtc.DisconnectReason.Name(reason).lower())
+        self._tell("disconnected", reason=disconnect_reason(reason))
 
     def _scored(self, who: rtc.Participant | None, quality: rtc.ConnectionQuality) -> None:
         if isinstance(who, rtc.LocalParticipant) and quality in _WORSE[: self._worst]:
@@ -280,7 +281,7 @@ def _view(who: rtc.Participant, state: str = "") -> ParticipantView:
         joined_at_ms=round(joined_at.timestamp() * 1000) if joined_at is not None else 0,
         attributes=who.attributes,
         microphones=_microphones(who) if isinstance(who, rtc.RemoteParticipant) else (),
-        disconnect_reason="unknown_reason" if reason is None else rtc.DisconnectReason.Name(reason).lower(),
+        disconnect_reason="unknown_reason" if reason is None else disconnect_reason(reason),
     )
 
 
