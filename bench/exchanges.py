@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from lk_users.wire.armed import _Answer, _request
+from lk_users.wire.exchange import Answer, request_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +32,8 @@ _UPGRADING: Final = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 
 
 def by_httptools(data: bytes) -> tuple[int, bytes]:
-    answer = _Answer()
-    _request("GET", "/", [("Host", "a"), *(_UPGRADING if data is UPGRADE else ())])
+    answer = Answer()
+    request_bytes("GET", "/", [("Host", "a"), *(_UPGRADING if data is UPGRADE else ())])
     answer.receive(data)
     return answer.status, bytes(answer.body) or answer.rest
 

@@ -15,7 +15,8 @@ from lk_users.settings.process import ProcessSettings
 from lk_users.settings.run import Settings
 from lk_users.settings.target import Target
 from lk_users.wire.api import Api, Keys
-from lk_users.wire.armed import Endpoint, knock
+from lk_users.wire.armed import knock
+from lk_users.wire.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

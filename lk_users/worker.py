@@ -43,9 +43,9 @@ from lk_users.health import Trailer
 from lk_users.master_link import MASTER_GONE_S, QUICK_PING_S, MasterLink, RecordsOut
 from lk_users.plan import Share, planned, sessions
 from lk_users.report.folder import append_reason
-from lk_users.wire.armed import Endpoint
 from lk_users.wire.backend import Backend
 from lk_users.wire.datagrams import TickReader
+from lk_users.wire.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

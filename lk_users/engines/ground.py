@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from lk_users.plan import PlannedSession
     from lk_users.settings.run import Settings
     from lk_users.settings.target import Target
-    from lk_users.wire.armed import Endpoint
     from lk_users.wire.backend import Backend, Ticket
     from lk_users.wire.datagrams import TickReader
+    from lk_users.wire.endpoint import Endpoint
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from lk_users.plan import PlannedSession
     from lk_users.settings.run import Settings
     from lk_users.wire.aiortc_seam import SharedCertificate
-    from lk_users.wire.armed import Endpoint
     from lk_users.wire.backend import Backend, Ticket
     from lk_users.wire.datagrams import TickReader
+    from lk_users.wire.endpoint import Endpoint
     from lk_users.wire.microphone import Microphones
     from lk_users.wire.servers import Servers
     from lk_users.wire.signalling import Pinger

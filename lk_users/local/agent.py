@@ -32,7 +32,7 @@ from lk_users.version import VERSION
 from lk_users.wire.aioice_seam import host_addresses
 from lk_users.wire.aiortc_seam import SharedCertificate, quiet_logs
 from lk_users.wire.api import Keys, worker_token
-from lk_users.wire.armed import Endpoint, connection_cause
+from lk_users.wire.endpoint import Endpoint, connection_cause
 from lk_users.wire.signalling import Pinger
 
 if TYPE_CHECKING:

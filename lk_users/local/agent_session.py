@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lk_users.local.speech import Sounds
     from lk_users.wire.aiortc_seam import SharedCertificate
     from lk_users.wire.api import Keys
-    from lk_users.wire.armed import Endpoint
+    from lk_users.wire.endpoint import Endpoint
     from lk_users.wire.signalling import Pinger
 
 WELCOME: Final = "Welcome, how can I help?"

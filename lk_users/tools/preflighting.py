@@ -42,7 +42,8 @@ from lk_users.tools.proposal import propose
 from lk_users.welcome import mark_of
 from lk_users.wire import agent_http
 from lk_users.wire.aiortc_seam import quiet_logs
-from lk_users.wire.armed import Endpoint, knock
+from lk_users.wire.armed import knock
+from lk_users.wire.endpoint import Endpoint
 from lk_users.wire.reach import NotReached, reach
 
 if TYPE_CHECKING:

@@ -30,8 +30,9 @@ from lk_users.tools.proposal import propose
 from lk_users.tools.speech import Speech
 from lk_users.tools.timeline import LINE_CHARS, Timeline, attributes_text, excerpt, points
 from lk_users.wire.aiortc_seam import quiet_logs
-from lk_users.wire.armed import Endpoint, knock
+from lk_users.wire.armed import knock
 from lk_users.wire.backend import Backend
+from lk_users.wire.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

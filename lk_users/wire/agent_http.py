@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from lk_users.agent_worker import AgentWorkerSample, sample_of
-from lk_users.wire.armed import connection_cause
+from lk_users.wire.endpoint import connection_cause
 
 if TYPE_CHECKING:
     from lk_users.clock import Clock

@@ -22,7 +22,7 @@ from lk_users.clock import NS_PER_S
 from lk_users.errors import ConnectionCut, HttpError
 from lk_users.evidence import DispatchView, JobView, ParticipantView
 from lk_users.masking import masked
-from lk_users.wire.armed import connection_cause
+from lk_users.wire.endpoint import connection_cause
 from lk_users.wire.names import disconnect_reason, job_status, participant_state
 
 if TYPE_CHECKING:

@@ -10,105 +10,34 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import http
-import ipaddress
 import os
 import socket
 import ssl
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from httptools import HttpParserError
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol as Frames
 from websockets.protocol import Side, State
 
 from lk_users.clock import SystemClock
-from lk_users.errors import ConnectionCut, EngineCrashed, HttpError, UpgradeRefused, WireError
+from lk_users.errors import ConnectionCut, HttpError, UpgradeRefused, WireError
+from lk_users.wire.endpoint import connection_cause
+from lk_users.wire.exchange import Answer, request_bytes
 from lk_users.wire.tls import TlsPipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
 
     from lk_users.clock import Clock
+    from lk_users.wire.endpoint import Endpoint
 
 TLS_TIMEOUT_S = 10.0
 KNOCK_S = 10.0
 # How long a connection that was hung up waits for the server to close it.
 LINGER_S = 2.0
-# An answer's body beyond this is not one of ours; its connection is cut rather than its bytes kept.
-MAX_BODY_BYTES = 1 << 20
-# Enough of an error to hold a whole token, so that what stands behind it is kept.
-MAX_DETAIL_BYTES = 1 << 13
 # RFC 6455, 1.3: what proves that a server speaks WebSocket is made of the key and this.
 WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where to connect: resolved once, since a look-up inside the loop would need a thread."""
-
-    addresses: tuple[str, ...]
-    port: int
-    host_header: str
-    tls: ssl.SSLContext | None = None
-    server_name: str = ""
-
-    @classmethod
-    def resolve(cls, host: str, port: int, host_header: str, *, tls: bool) -> Endpoint:
-        """Look the host up (blocking). Raises ConnectionCut if it has no address."""
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as exc:
-            raise ConnectionCut(f"{host} cannot be resolved ({exc.strerror or exc})") from exc
-        addresses = tuple(dict.fromkeys(str(item[4][0]) for item in found))
-        context = ssl.create_default_context() if tls else None
-        return cls(addresses, port, host_header, context, host if tls else "")
-
-    @classmethod
-    def nowhere(cls) -> Endpoint:
-        """Of a server that is not known yet."""
-        return cls((), 0, "")
-
-    @property
-    def loopback(self) -> bool:
-        """Is it on this machine, and only there?"""
-        return bool(self.addresses) and all(
-            ipaddress.ip_address(address).is_loopback for address in self.addresses
-        )
-
-    async def connect(self, protocol: asyncio.Protocol) -> None:
-        """Open a TCP connection to the first address that takes one. Raises ConnectionCut, and EngineCrashed
-        without an address: that a name can't be resolved here says nothing about the server."""
-        if not self.addresses:
-            raise EngineCrashed(f"{self.host_header} cannot be resolved on this machine")
-        loop = asyncio.get_running_loop()
-        cause = ""
-        for address in self.addresses:
-            try:
-                await loop.create_connection(lambda: protocol, address, self.port)
-            except (TimeoutError, OSError) as exc:
-                cause = connection_cause(exc)
-            else:
-                return
-        raise ConnectionCut(cause)
-
-
-def connection_cause(exc: BaseException | None) -> str:
-    """A short phrase for why a connection could not be had or broke."""
-    if exc is None:
-        return "closed by the server"
-    if isinstance(exc, ConnectionRefusedError):
-        return "connection refused"
-    if isinstance(exc, (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)):
-        return "connection reset"
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return f"certificate not trusted ({exc.verify_message})"
-    if isinstance(exc, ssl.SSLError):
-        return f"TLS failed ({exc.reason or exc})"
-    if isinstance(exc, TimeoutError):
-        return "connection timed out"
-    return str(getattr(exc, "strerror", None) or exc)
 
 
 class Armed(asyncio.Protocol):
@@ -305,73 +234,6 @@ async def knock(endpoint: Endpoint) -> None:
         door.close()
 
 
-def _request(method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes = b"") -> bytes:
-    """The bytes of a request. Who gives us headers has looked at what is in them."""
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), "", ""]
-    return "\r\n".join(lines).encode("latin-1") + body
-
-
-class _Answer:
-    """The answer to one HTTP request, as far as it has come."""
-
-    def __init__(self) -> None:
-        self.status = 0
-        """Its final one; 0 until its head is there."""
-        self.headers: dict[bytes, bytes] = {}
-        """By name in lower case."""
-        self.body = bytearray()
-        self.rest = b""
-        """What came behind its head, once ``is_switched``."""
-        self.is_whole = False
-        self.is_switched = False
-        """Does the server speak another protocol from now on?"""
-        self._parser = HttpResponseParser(self)
-
-    def receive(self, data: bytes) -> None:
-        """Raises HttpParserError where that is no HTTP."""
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade as exc:
-            self.is_switched = self._parser.get_status_code() == http.HTTPStatus.SWITCHING_PROTOCOLS
-            self.rest = data[exc.args[0] :]
-
-    # What the parser calls.
-
-    def on_message_begin(self) -> None:
-        # Of what was said before, as an early hint is.
-        self.headers.clear()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.lower()] = value
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status >= http.HTTPStatus.OK:
-            self.status = status
-
-    def on_body(self, data: bytes) -> None:
-        self.body += data
-
-    def on_message_complete(self) -> None:
-        self.is_whole = self.status > 0
-
-    # What is made of it.
-
-    @property
-    def is_too_large(self) -> bool:
-        return len(self.body) > MAX_BODY_BYTES
-
-    @property
-    def detail(self) -> str:
-        """The beginning of its body, where that says what is wrong."""
-        return self.body[:MAX_DETAIL_BYTES].decode("utf-8", "replace")
-
-    @property
-    def retry_after(self) -> str:
-        """The Retry-After header; empty if there is none."""
-        return self.headers.get(b"retry-after", b"").decode("latin-1")
-
-
 class ArmedRequest(Armed):
     """One HTTP request. ``answered`` is called with the body, or with what went wrong.
 
@@ -390,7 +252,7 @@ class ArmedRequest(Armed):
         self._success = success
         self._hidden = hidden
         self._answered: Callable[[bytes | WireError], None] | None = answered
-        self._answer = _Answer()
+        self._answer = Answer()
 
     def load_post(self, path: str, token: str, body: bytes) -> None:
         """A protobuf POST as Twirp wants it."""
@@ -400,7 +262,7 @@ class ArmedRequest(Armed):
     def load_body(self, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         """A POST with ``headers`` beside Host and Content-Length."""
         beside = [("Host", self._endpoint.host_header), *headers, ("Content-Length", str(len(body)))]
-        self.load(_request("POST", path, beside, body))
+        self.load(request_bytes("POST", path, beside, body))
 
     def received(self, data: bytes) -> None:
         self._answer.receive(data)
@@ -449,7 +311,7 @@ class ArmedSocket(Armed):
         super().__init__(endpoint, clock)
         self._listener = listener
         self._key = base64.b64encode(os.urandom(16))
-        self._answer = _Answer()
+        self._answer = Answer()
         self._frames = Frames(Side.CLIENT)
         """Its state is ahead of what has been told: a close frame may follow in the same read."""
         self._open = False
@@ -461,7 +323,7 @@ class ArmedSocket(Armed):
             ("Host", self._endpoint.host_header), ("Upgrade", "websocket"), ("Connection", "Upgrade"),
             ("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", self._key.decode()), *headers,
         ]  # fmt: skip
-        self.load(_request("GET", target, beside))
+        self.load(request_bytes("GET", target, beside))
 
     def send(self, data: bytes) -> None:
         """One binary message; nothing if the socket is not open (any more)."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lk_users.wire.api import AgentRequest
-    from lk_users.wire.armed import Endpoint
+    from lk_users.wire.endpoint import Endpoint
 
 SUCCESS: Final = range(200, 300)
 SCHEMES: Final = ("ws", "wss", "http", "https")

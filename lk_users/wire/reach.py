@@ -13,7 +13,7 @@ import aiohttp
 
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.errors import ConnectionCut
-from lk_users.wire.armed import Endpoint, connection_cause
+from lk_users.wire.endpoint import Endpoint, connection_cause
 
 if TYPE_CHECKING:
     from lk_users.clock import Clock

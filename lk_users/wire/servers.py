@@ -8,7 +8,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from lk_users.errors import ConnectionCut
-from lk_users.wire.armed import Endpoint
+from lk_users.wire.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from lk_users.address import Address

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from lk_users.clock import Clock
     from lk_users.errors import WireError
-    from lk_users.wire.armed import Endpoint
+    from lk_users.wire.endpoint import Endpoint
 
 # The signalling protocol that livekit-server 1.8 and later speak in full.
 PROTOCOL = 16

@@ -24,8 +24,8 @@ from lk_users.local.speech import FRAME_S, SPEECH_S
 from lk_users.wire import aioice_seam
 from lk_users.wire.aiortc_seam import SharedCertificate
 from lk_users.wire.api import AgentRequest, Api, Keys, user_token
-from lk_users.wire.armed import Endpoint
 from lk_users.wire.audio import Ear
+from lk_users.wire.endpoint import Endpoint
 from lk_users.wire.loudness import AUDIBLE_DBFS
 from lk_users.wire.peer import Peer
 from lk_users.wire.signalling import Pinger, Signal, SignalPath

@@ -23,8 +23,8 @@ from lk_users.wire import aioice_seam
 from lk_users.wire.aioice_seam import host_addresses
 from lk_users.wire.aiortc_seam import SharedCertificate
 from lk_users.wire.api import Api, Keys
-from lk_users.wire.armed import Endpoint
 from lk_users.wire.datagrams import TickReader
+from lk_users.wire.endpoint import Endpoint
 from lk_users.wire.microphone import Microphones
 from lk_users.wire.servers import Servers
 from lk_users.wire.signalling import Pinger, SignalPath

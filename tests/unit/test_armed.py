@@ -12,7 +12,9 @@ from websockets.server import ServerProtocol
 
 from lk_users.clock import NS_PER_S
 from lk_users.errors import ConnectionCut, EngineCrashed, HttpError, UpgradeRefused, WireError
-from lk_users.wire.armed import LINGER_S, MAX_BODY_BYTES, Armed, ArmedRequest, ArmedSocket, Endpoint
+from lk_users.wire.armed import LINGER_S, Armed, ArmedRequest, ArmedSocket
+from lk_users.wire.endpoint import Endpoint
+from lk_users.wire.exchange import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -15,8 +15,8 @@ from lk_users.address import Address
 from lk_users.engines.opening import Given, Opening, way_in
 from lk_users.errors import BackendError, HttpError, WireError
 from lk_users.plan import planned
-from lk_users.wire.armed import MAX_BODY_BYTES
 from lk_users.wire.backend import MAX_TOKEN_CHARS, Backend, Ticket, headers, read_answer, read_ticket
+from lk_users.wire.exchange import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
     import asyncio

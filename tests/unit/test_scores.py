@@ -14,7 +14,7 @@ from lk_users.engines.listen import ListenEngine, Surroundings
 from lk_users.plan import planned
 from lk_users.settings.run import Settings
 from lk_users.wire.aiortc_seam import SharedCertificate
-from lk_users.wire.armed import Endpoint
+from lk_users.wire.endpoint import Endpoint
 from lk_users.wire.microphone import Microphones
 from lk_users.wire.servers import Servers
 from lk_users.wire.signalling import Pinger, SignalPath

@@ -20,7 +20,7 @@ from lk_users.outcome import Finding
 from lk_users.plan import planned
 from lk_users.session import Session
 from lk_users.wire.api import Keys
-from lk_users.wire.armed import Endpoint
+from lk_users.wire.endpoint import Endpoint
 from lk_users.wire.microphone import Microphones
 from lk_users.wire.servers import Servers
 from lk_users.wire.signalling import Pinger, SignalPath

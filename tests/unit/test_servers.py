@@ -9,7 +9,7 @@ import virtual as v
 
 from lk_users.address import Address
 from lk_users.errors import ConnectionCut
-from lk_users.wire.armed import Endpoint
+from lk_users.wire.endpoint import Endpoint
 from lk_users.wire.servers import Servers
 
 if TYPE_CHECKING:
