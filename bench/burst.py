@@ -19,44 +19,13 @@ CPU is compared in one go: each run is followed by one of the same length with a
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
 import sys
-import tempfile
-import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lk_users.clock import NS_PER_S
-from lk_users.local import stack
-from lk_users.record import Mark, Record
+from onerun import run
 
-LOCUSTFILE = Path(__file__).parent.parent / "locustfiles" / "burst.py"
-
-
-def run(users: int, *options: str, udp_port: bool = False, locustfile: Path = LOCUSTFILE) -> dict[str, Any]:
-    """One run's summary.json; with ``code``, ``wall_s`` and ``last_welcome_s``, from the session's T0."""
-    with tempfile.TemporaryDirectory() as passing:
-        kept = os.environ.get("KEEP")
-        if kept:
-            Path(kept).mkdir(parents=True, exist_ok=True)
-        folder = tempfile.mkdtemp(dir=kept) if kept else passing
-        command = [
-            sys.executable, "-m", "locust", "-f", str(locustfile), "--headless", "--only-summary",
-            "--baseline", "0",
-            "-u", str(users), "-r", str(users), "--agent-name", stack.AGENT_NAME, "--run-dir", folder,
-            *options,
-        ]  # fmt: skip
-        quiet = ["sh", "-c", f"exec {shlex.join(command)} >/dev/null 2>&1"]
-        started_s = time.monotonic()
-        code = stack.run(quiet, udp_port=udp_port, say=lambda line: None)
-        wall_s = time.monotonic() - started_s
-        (found,) = Path(folder).glob("*/summary.json")
-        summary: dict[str, Any] = json.loads(found.read_text())
-        records = map(Record.from_json, (found.parent / "records.jsonl").read_text().splitlines())
-        last_ns = max((record.marks_ns.get(Mark.WELCOMED, 0) for record in records), default=0)
-        return {**summary, "code": code, "wall_s": wall_s, "last_welcome_s": last_ns / NS_PER_S}
+if TYPE_CHECKING:
+    from onerun import Run
 
 
 def cpu_ms(summary: dict[str, Any], up_to: str = "cpu_s") -> float:
@@ -65,22 +34,23 @@ def cpu_ms(summary: dict[str, Any], up_to: str = "cpu_s") -> float:
     return 1000.0 * float(total_s) / float(summary["sessions"]["recorded"])
 
 
-def figures(name: str, summary: dict[str, Any]) -> str:
+def figures(name: str, done: Run) -> str:
     """One line of a table; of a void run, why it says nothing."""
+    summary = done.summary
     if summary["void_reasons"]:
-        return f"{name} | exit {summary['code']}: {'; '.join(summary['void_reasons'])}"
+        return f"{name} | exit {done.code}: {'; '.join(summary['void_reasons'])}"
     seen, heard = summary["marks"]["agent_seen"], summary["marks"]["first_audio"]
     start, sessions = summary["start_error_ms"], summary["sessions"]["recorded"]
     lags = [worker["start_lag_ms"] for worker in summary["workers"]]
     cells = (
         name,
-        f"{summary['outcomes'].get('ok', 0)} of {sessions} ok, exit {summary['code']}",
+        f"{summary['outcomes'].get('ok', 0)} of {sessions} ok, exit {done.code}",
         f"start error p99 {start['p99']:.1f}, max {start['max']:.1f} ms",
         f"agent seen p50 {seen['p50'] / 1000:.1f} s",
         f"heard p50 {heard['p50'] / 1000:.1f}, max {heard['max'] / 1000:.1f} s",
         f"lag p95 {max(lag['p95'] for lag in lags):.0f}, max {max(lag['max'] for lag in lags):.0f} ms",
         f"{cpu_ms(summary):.1f} ms CPU a session",
-        f"{summary['wall_s']:.0f} s in all",
+        f"{done.wall_s:.0f} s in all",
     )
     return " | ".join(cells)
 
@@ -91,13 +61,14 @@ def users_cost(users: int, way: str, *options: str, held_s: float = 0.0) -> tupl
     listen = run(users, "--dispatch", way, "--watch", f"{held_s:.1f}", *options)
     name = f"{users:,} by {way}" + (f", held {held_s:.0f} s" if held_s else "")
     print(figures(name, listen), flush=True)
-    length_s = listen["last_welcome_s"]
+    length_s = listen.last_welcome_s
     idle = run(users, "--engine", "idle", "--watch", f"{length_s + held_s:.1f}", *options)
     # A session that never hears its welcome holds all others to its deadline: no part of their way to theirs.
-    cost_ms = cpu_ms(listen, "cpu_s" if held_s else "welcome_cpu_s") - cpu_ms(idle)
-    reads_ms = 1000 * sum(worker["read_cpu_s"] for worker in listen["workers"]) / users
+    idle_ms = cpu_ms(idle.summary)
+    cost_ms = cpu_ms(listen.summary, "cpu_s" if held_s else "welcome_cpu_s") - idle_ms
+    reads_ms = 1000 * sum(worker["read_cpu_s"] for worker in listen.summary["workers"]) / users
     print(
-        f"    less the same run on an engine that does nothing ({cpu_ms(idle):.1f} ms): "
+        f"    less the same run on an engine that does nothing ({idle_ms:.1f} ms): "
         f"{cost_ms:.1f} ms a session; reads and clean-up {reads_ms:.1f} ms",
         flush=True,
     )
@@ -136,9 +107,9 @@ def mic(*extra: str) -> None:
     costs_ms: dict[tuple[str, str], float] = {}
     for held_s in ("0", "60"):
         for choice in ("none", "silence"):
-            summary = run(600, "--dispatch", "room", "--mic", choice, "--watch", held_s, *extra)
-            print(figures(f"600 by room, mic {choice}, held {held_s} s", summary), flush=True)
-            costs_ms[choice, held_s] = cpu_ms(summary)
+            done = run(600, "--dispatch", "room", "--mic", choice, "--watch", held_s, *extra)
+            print(figures(f"600 by room, mic {choice}, held {held_s} s", done), flush=True)
+            costs_ms[choice, held_s] = cpu_ms(done.summary)
     more_ms = {held_s: costs_ms["silence", held_s] - costs_ms["none", held_s] for held_s in ("0", "60")}
     held = (more_ms["60"] - more_ms["0"]) / 60_000
     print(f"    a microphone: {more_ms['0']:.1f} ms a session, {100 * held:.3f} % of a core while held")
@@ -146,11 +117,9 @@ def mic(*extra: str) -> None:
 
 def score(*extra: str) -> None:
     noisy = '{"lk": {"fault": "background"}}'
-    summary = run(
-        100, "--dispatch", "room", "--metadata", noisy, "--welcome", "track", "--watch", "65", *extra
-    )
-    print(figures("100 listening to ambience for 65 s", summary))
-    print(f"    worst score: {summary['users']['worst_quality']}")
+    done = run(100, "--dispatch", "room", "--metadata", noisy, "--welcome", "track", "--watch", "65", *extra)
+    print(figures("100 listening to ambience for 65 s", done))
+    print(f"    worst score: {done.summary['users']['worst_quality']}")
 
 
 def udp_port(*extra: str) -> None:

@@ -8,20 +8,15 @@ python bench/faults.py clock      600 by api: do the server's stamps and the use
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 import tempfile
-import time
 from collections import Counter, defaultdict
-from pathlib import Path
-from typing import Any
 
-from lk_users.local import stack
-from lk_users.record import Record
+from onerun import run
+
 from lk_users.report import words
 from lk_users.report.clocks import contradictions
 
-LOCUSTFILE = Path(__file__).parent.parent / "locustfiles" / "burst.py"
 TIMES = 20
 # Fault, its times, and the outcomes that it demands. With --session-timeout 40 and --welcome-timeout 4.
 TABLE: tuple[tuple[str, dict[str, int], tuple[str, ...]], ...] = (
@@ -45,34 +40,15 @@ TABLE: tuple[tuple[str, dict[str, int], tuple[str, ...]], ...] = (
 )
 
 
-def run(users: int, *options: str) -> tuple[dict[str, Any], list[Record], str]:
-    """One run's summary, records and ``summary.md``; how long it took is in ``wall_s``."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary",
-            "--baseline", "0",
-            "-u", str(users), "-r", str(users), "--agent-name", stack.AGENT_NAME,
-            "--run-dir", f"{folder}/runs", *options,
-        ]  # fmt: skip
-        quiet = ["sh", "-c", f"exec {shlex.join(command)} >/dev/null 2>&1"]
-        started_s = time.monotonic()
-        code = stack.run(quiet, say=lambda line: None)
-        (run_dir,) = Path(folder).glob("runs/*")
-        summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
-        records = [Record.from_json(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
-        text = (run_dir / "summary.md").read_text()
-        return {**summary, "code": code, "wall_s": time.monotonic() - started_s}, records, text
-
-
 def table() -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as lines:
         for fault, times_ms, _ in TABLE:
             print(json.dumps({"lk": {"fault": fault, **times_ms}}), file=lines, flush=True)
         # --dispatch room: by api, 20 jobs a second would use up the time of those that come last.
         options = ("--dispatch", "room", "--session-timeout", "40", "--welcome-timeout", "4", "--watch", "6")
-        summary, records, _ = run(TIMES * len(TABLE), "--metadata", f"@{lines.name}", *options)
+        done = run(TIMES * len(TABLE), "--metadata", f"@{lines.name}", *options)
     found: dict[int, Counter[str]] = defaultdict(Counter)
-    for record in records:
+    for record in done.records:
         fault, _, demanded = TABLE[record.ordinal % len(TABLE)]
         found[record.ordinal % len(TABLE)][record.outcome.value] += 1
         if record.outcome not in demanded:
@@ -84,22 +60,21 @@ def table() -> None:
         times = " ".join(f"{name} {value}" for name, value in times_ms.items())
         outcomes = ", ".join(f"{outcome} {count}" for outcome, count in found[row].most_common())
         print(f"{fault:15} {times:28} {outcomes}{'   <- not demanded' if strange else ''}")
-    print(
-        f"{len(records)} records, {wrong} not as demanded, exit {summary['code']}, {summary['wall_s']:.0f} s"
-    )
+    print(f"{len(done.records)} records, {wrong} not as demanded, exit {done.code}, {done.wall_s:.0f} s")
 
 
 def founding() -> None:
     metadata = json.dumps({"lk": {"fault": "cut", "delay_ms": 36_000, "back_ms": 9_000}})
-    summary, records, text = run(20, "--dispatch", "room", "--watch", "60", "--metadata", metadata)
-    print(f"{summary['outcomes']}, exit {summary['code']}, {summary['wall_s']:.0f} s")
-    for record in records:
+    done = run(20, "--dispatch", "room", "--watch", "60", "--metadata", metadata)
+    print(f"{done.summary['outcomes']}, exit {done.code}, {done.wall_s:.0f} s")
+    for record in done.records:
         print(f"  {record.cause}")
-    print(text)
+    print(done.text)
 
 
 def clock() -> None:
-    summary, records, _ = run(600)
+    done = run(600)
+    summary, records = done.summary, done.records
     found = {record.session_id: why for record in records if (why := contradictions(record))}
     print(f"{len(records) - len(found)} of {len(records)} agree; {summary['outcomes']}; {summary['groups']}")
     for line in (*words.time_lines(summary), *words.trust_lines(summary)):

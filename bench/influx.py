@@ -36,10 +36,10 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "unit"), str(ROOT / "tests" / "integration")]
 
 from builders import RUN_ID, queued_session, write_run  # noqa: E402
-from burst import run as run_burst  # noqa: E402
 from fleet import Fleet  # noqa: E402
 from influxdb_client.client.influxdb_client import InfluxDBClient  # noqa: E402
 from links import Links  # noqa: E402
+from onerun import run as run_burst  # noqa: E402
 from slow_proxy import SlowProxy  # noqa: E402
 
 from lk_users.compare.intervals import student_quantile  # noqa: E402
@@ -142,7 +142,7 @@ def replay() -> None:
 def run(env: Mapping[str, str], *options: str) -> dict[str, Any]:
     """One burst's summary."""
     with pushed(env):
-        return run_burst(600, *options)
+        return run_burst(600, *options).summary
 
 
 @contextlib.contextmanager
@@ -175,7 +175,7 @@ def share(*options: str) -> None:
         account = Path(folder) / "account.json"
         for kind, env in states.items():
             with pushed({**env, "SINK_ACCOUNT": str(account)}):
-                summary = run_burst(600, *options, locustfile=ACCOUNTED)
+                summary = run_burst(600, *options, locustfile=ACCOUNTED).summary
             took, lag = json.loads(account.read_text()), measured(summary)["lag p95"]
             print(
                 f"{kind:<8} CPU from T0 - 1 s to T0 + 5 s {took['cpu_ms']:.1f} ms "
