@@ -41,7 +41,8 @@ def make(folder: Path, pairs: int, users: int, dispatch: str) -> None:
 
 def judge(folder: Path) -> bool:
     """Prints each answer; is it right in at least 9 of 10 equal pairs and in all slowed ones?"""
-    alike, slower = [], []
+    alike: list[bool] = []
+    slower: list[bool] = []
     for slow in sorted(folder.glob("*-slow")):
         runs = {kind: next(folder.glob(f"{slow.name.split('-')[0]}-{kind}/*/")) for kind in KINDS}
         first, again, late = (read_side(name, [run]) for name, run in zip("ABC", runs.values(), strict=True))

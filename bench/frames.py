@@ -16,6 +16,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
+from websockets.frames import Frame
 from websockets.protocol import Protocol as Frames
 from websockets.protocol import Side
 from websockets.utils import accept_key
@@ -41,6 +42,7 @@ class ByWebsockets:
     def receive(self, data: bytes) -> None:
         self._frames.receive_data(data)
         (frame,) = self._frames.events_received()
+        assert isinstance(frame, Frame)
         bytes(frame.data)
 
     def send(self, message: bytes) -> bytes:
@@ -66,6 +68,7 @@ class ByWsproto:
     def receive(self, data: bytes) -> None:
         self._ws.receive_data(data)
         (event,) = self._ws.events()
+        assert isinstance(event, self._message)
         bytes(event.data)
 
     def send(self, message: bytes) -> bytes:

@@ -96,6 +96,8 @@ def main() -> None:
         os.waitpid(reader, 0)
     for p in (50, 99, 100):
         without, preceding = percentile(sorted(without_ms), p), percentile(sorted(with_ms), p)
+        assert without is not None
+        assert preceding is not None
         print(f"p{p:<3} without {without:.1f} ms, with {preceding:.1f} ms: {preceding / without:.2f} times")
 
 

@@ -25,6 +25,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """A skipped test proves nothing: in CI it fails the run."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     skipped = len(reporter.stats.get("skipped", ())) if reporter is not None else 0
-    if os.environ.get("CI") and skipped and session.exitstatus == pytest.ExitCode.OK:
+    if reporter is not None and os.environ.get("CI") and skipped and session.exitstatus == pytest.ExitCode.OK:
         reporter.write_line(f"{skipped} skipped: in CI nothing may be", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Dialog, Page
 
     from lk_users.record import Record
 
@@ -94,9 +94,13 @@ class Seen:
         self.page.on("console", lambda line: self.said.append(f"{line.type}: {line.text}"))
         self.page.on("pageerror", lambda fault: self.said.append(f"error: {fault}"))
         self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("dialog", lambda dialog: (self.popped.append(dialog.message), dialog.dismiss()))
+        self.page.on("dialog", self._dismiss)
         self.page.goto(file.as_uri())
         self.page.wait_for_selector(DRAWN, state="attached", timeout=60_000)
+
+    def _dismiss(self, dialog: Dialog) -> None:
+        self.popped.append(dialog.message)
+        dialog.dismiss()
 
     def faults(self) -> list[str]:
         return [line for line in self.said if line.startswith(("error", "warning"))]

@@ -142,7 +142,8 @@ class Project:
     def __init__(self, compose: tuple[str, ...], file: str, name: str, env: Mapping[str, str]) -> None:
         """``env``: added to ours, of which nothing goes along that steers a run."""
         self.name = name
-        self.env = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)} | env
+        ours = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
+        self.env = {**ours, **env}
         self._command = [*compose, "-f", str(ROOT / "docker" / file), "-p", name]
 
     def run(

@@ -29,7 +29,7 @@ from lk_users.wire.endpoint import Endpoint
 from lk_users.wire.loudness import AUDIBLE_DBFS
 from lk_users.wire.peer import Peer
 from lk_users.wire.signalling import Pinger, Signal, SignalPath
-from lk_users.wire.text_stream import TextStreams
+from lk_users.wire.text_stream import TextPiece, TextStreams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -204,7 +204,7 @@ class User:
 
     def data(self, message: bytes) -> None:
         piece = self._streams.feed(message)
-        if piece is not None:
+        if isinstance(piece, TextPiece):
             self.texts.append((piece.topic, piece.text))
 
 

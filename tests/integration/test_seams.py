@@ -170,7 +170,7 @@ class Tone(MediaStreamTrack):
         super().__init__()
         self._sent = 0
 
-    async def recv(self) -> Packet:  # type: ignore[override]
+    async def recv(self) -> Packet[Any]:
         await asyncio.sleep(0.005)
         packet = Packet(PAYLOAD)
         packet.pts, packet.time_base = self._sent * 960, Fraction(1, 48_000)
@@ -458,6 +458,7 @@ def test_a_check_of_the_pair_in_use_is_answered_without_aioice(monkeypatch: pyte
             used = ice._nominated[1]
             monkeypatch.setattr(Checks, "answer", noted)
             request = ice.build_request(used, nominate=False)
+            assert ice.remote_password is not None
             key = ice.remote_password.encode()
             response, _ = await used.protocol.request(request, used.remote_addr, integrity_key=key)
             assert response.message_class is stun.Class.RESPONSE

@@ -166,12 +166,8 @@ def test_report_and_ending_show_it() -> None:
 
 
 def test_the_report_from_disk_has_the_same_bytes(tmp_path: Path) -> None:
-    write_run(
-        tmp_path,
-        [record(0), welcomed(1)],
-        workers={"w1": ("eu", 0, 2)},
-        **{"agent-worker-url": f"{URL},{OTHER}"},
-    )
+    asked: dict[str, Any] = {"agent-worker-url": f"{URL},{OTHER}"}
+    write_run(tmp_path, [record(0), welcomed(1)], workers={"w1": ("eu", 0, 2)}, **asked)
     for one in (sample(load=0.93, active_jobs=9), silent(OTHER)):
         append_sample(tmp_path, one)
     assert read_samples(tmp_path) == [sample(load=0.93, active_jobs=9), silent(OTHER)]

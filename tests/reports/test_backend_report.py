@@ -36,7 +36,7 @@ def backed(ordinal: int, **evidence: Any) -> Record:
     )  # fmt: skip
 
 
-def told(run_dir: Path, records: list[Record], target: dict[str, str], **options: str) -> tuple[str, Any]:
+def told(run_dir: Path, records: list[Record], target: dict[str, str], **options: Any) -> tuple[str, Any]:
     """The console's ending as one line, and the summary."""
     options = {"session-url": URL, **options}
     write_run(run_dir, records, workers={"w1": ("eu", 0, len(records))}, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from builders import record, welcomed, write_run
@@ -22,7 +22,7 @@ THERE = "wss://other.example.com"
 
 def run(run_dir: Path, url: str) -> None:
     """Of a token endpoint: one session here, one elsewhere, one that was never decided."""
-    backed = {"dispatch": "backend", "order": "session-first"}
+    backed: dict[str, Any] = {"dispatch": "backend", "order": "session-first"}
     records = [
         welcomed(0, room="own-0", evidence={"server_url": HERE.shown_url}, **backed),
         welcomed(1, room="own-1", evidence={"server_url": THERE}, **backed),

@@ -187,7 +187,7 @@ def test_what_is_asked_for_is_written(name: str, tmp_path: Path) -> None:
         for tags, fields in re.findall(
             r"fn: \(r\) => (r\._measurement ==.*)\)\n  \|> filter\(fn: (.*)\)", query
         ):
-            measurement = re.search(r'_measurement == "(\w+)"', tags)[1]
+            (measurement,) = re.findall(r'_measurement == "(\w+)"', tags)
             wanted = set(re.findall(r'_field == "(\w+)"', fields)) | set(re.findall(r"r\.([a-z]\w*)", tags))
             assert wanted <= names[measurement], wanted - names[measurement]
             asked += len(wanted)

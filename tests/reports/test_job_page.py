@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from builders import never_assigned, welcomed, write_run
@@ -68,7 +68,7 @@ class Page(HTMLParser):
             self.points[-1] += data
 
 
-def page_of(run_dir: Path, records: list[Record], **options: str) -> tuple[str, Page]:
+def page_of(run_dir: Path, records: list[Record], **options: Any) -> tuple[str, Page]:
     write_run(run_dir, records, workers={"w1": ("eu", 0, len(records))}, **options)
     make_report(run_dir)
     text = (run_dir / "summary.md").read_text()
@@ -143,7 +143,7 @@ def test_a_page_of_thousands_of_doubles_is_one_that_github_takes(tmp_path: Path)
         {"sid": "PA_1", "named": True, "gone_reason": "x" * 60},
         {"sid": "PA_2", "named": True, "gone_reason": ""},
     ]
-    twice = {"findings": {"duplicate_agent": "y" * 200}, "evidence": {"agents": agents}}
+    twice: dict[str, Any] = {"findings": {"duplicate_agent": "y" * 200}, "evidence": {"agents": agents}}
     text, page = page_of(tmp_path, [welcomed(n, **twice) for n in range(3000)])
     assert len(text.encode()) < GITHUB_BYTES / 4
     assert "So in 2950 more sessions: see summary.json." in text

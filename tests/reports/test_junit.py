@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 import junitparser
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lk_users.record import Record
 
 
-def suite(run_dir: Path, records: Sequence[Record], void: str = "", **options: str) -> ET.Element:
+def suite(run_dir: Path, records: Sequence[Record], void: str = "", **options: Any) -> ET.Element:
     write_run(run_dir, records, workers={"w1": ("eu", 0, len(records))}, **options)
     if void:
         append_reason(run_dir, void)
@@ -130,8 +130,8 @@ def test_made_again_it_has_the_same_bytes(tmp_path: Path) -> None:
 
 # Element → (elements in it, its attributes, those it must have): junit-10.xsd of Jenkins' xunit plugin,
 # as far as we write it. It is the strictest of those that are in use.
-RESULT = (set(), {"message", "type"}, set())
-SCHEMA = {
+RESULT: tuple[set[str], ...] = (set(), {"message", "type"}, set())
+SCHEMA: dict[str, tuple[set[str], ...]] = {
     "testsuites": ({"testsuite"}, {"name", "time", "tests", "failures", "errors"}, set()),
     "testsuite": (
         {"properties", "testcase", "system-out", "system-err"},

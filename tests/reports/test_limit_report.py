@@ -271,7 +271,7 @@ def test_the_ending_says_the_limit_first(tmp_path: Path) -> None:
 def test_exit_codes(
     tmp_path: Path, jobs_per_s: float, users: int, options: dict[str, str], code: ExitCode, headline: str
 ) -> None:
-    given = {name.replace("_", "-"): value for name, value in options.items()}
+    given: dict[str, Any] = {name.replace("_", "-"): value for name, value in options.items()}
     write_search(tmp_path / "run", Target(jobs_per_s), users, **given)
     assert make_report(tmp_path / "run").exit_code is code
     assert ending(tmp_path / "run").splitlines()[0] == headline

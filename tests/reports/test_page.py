@@ -72,7 +72,7 @@ class Reader(HTMLParser):
 def page(tmp_path: Path) -> Callable[..., tuple[Reader, dict[str, Any]]]:
     """``page(records, **options)``: the page of a run and its summary."""
 
-    def make(records: Sequence[Record], **options: str) -> tuple[Reader, dict[str, Any]]:
+    def make(records: Sequence[Record], **options: Any) -> tuple[Reader, dict[str, Any]]:
         write_run(tmp_path, records, workers={"w1": ("eu", 0, len(records))}, **options)
         make_report(tmp_path)
         text = write_page(tmp_path).read_text(encoding="utf-8")
@@ -260,7 +260,7 @@ def test_a_ladder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["search", "grid"])
 def test_batches(tmp_path: Path, way: str) -> None:
-    asked = {"batch-sizes": "10,50", "batch-delays": "0.5,1"} if way == "grid" else {}
+    asked: dict[str, Any] = {"batch-sizes": "10,50", "batch-delays": "0.5,1"} if way == "grid" else {}
     write_search(tmp_path / "run", Target(jobs_per_s=30), 300, course="batches", **asked)
     summary = summary_of(tmp_path / "run")
     search = summary["batch_search"]

@@ -366,7 +366,7 @@ def test_marks_are_nearest_rank_over_all_and_phases_over_those_that_have_them() 
     assert summary["start_error_ms"] == {"n": 9, "p50": 1, "p99": 1, "max": 1}
 
 
-def shares_of(*records: Record) -> tuple[float, dict[str, Any] | None]:
+def shares_of(*records: Record) -> tuple[float | None, dict[str, Any] | None]:
     summary = summary_of(list(records))
     return summary["phases"]["server_queue"]["share"], summary["bottleneck"]
 

@@ -51,7 +51,7 @@ def founding_case() -> list[Record]:
     ]
 
 
-def made(run_dir: Path, records: Sequence[Record], **options: str) -> list[str]:
+def made(run_dir: Path, records: Sequence[Record], **options: Any) -> list[str]:
     """The lines of support.md of a run of one worker."""
     write_run(run_dir, records, workers={"w1": ("eu", 0, len(records))}, **options)
     make_report(run_dir)

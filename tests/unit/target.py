@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import random
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from builders import RUN_ID, never_assigned, welcomed
 
@@ -90,7 +90,7 @@ class Target:
         return self.jobs_per_s
 
     def _record(self, wanted: Round, number: int, ordinal: int, joined_ms: float) -> Record:
-        of_round = {
+        of_round: dict[str, Any] = {
             "burst": number, "role": wanted.role.value, "session_id": f"{RUN_ID}-b{number}-{ordinal}",
         }  # fmt: skip
         if number in self.dead_at:

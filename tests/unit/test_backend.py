@@ -137,6 +137,7 @@ def test_the_room_is_the_token_s() -> None:
     assert read(answer(room_name="another", participant_token=token({"room": "Küche 7"}))).room == "Küche 7"
 
 
+OTHER_THAN_JWTS: tuple[Any, ...] = ("", "abc", 7, {}, "a.b.c")
 NO_TOKEN = "participant_token is no JWT"
 NO_ROOM = "participant_token names no room to join"
 NO_URL = "server_url is not ws:// or wss:// and a host"
@@ -164,7 +165,7 @@ NO_URL = "server_url is not ws:// or wss:// and a host"
             "ws://h\tx", "ws://h\u00e4", "ws://h/\u00e4",
         )),
         *((answer(participant_token=text), NO_TOKEN) for text in (
-            "", "abc", 7, {}, "a.b.c", token() + "\r\nX: y", token() + ".x", "eyJ.e30",
+            *OTHER_THAN_JWTS, token() + "\r\nX: y", token() + ".x", "eyJ.e30",
             token().replace(".", " ."),
             token(junk="x" * MAX_TOKEN_CHARS),
         )),

@@ -25,7 +25,7 @@ from lk_users.plan import Share
 from lk_users.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from lk_users.barrier.master import Action
 
@@ -93,7 +93,7 @@ class Run:
 
     def to(self, state: State) -> Run:
         """Play until the master stands there."""
-        steps = {
+        steps: dict[State, Callable[[], object]] = {
             State.GATHERING: lambda: None, State.BUILDING: self.park, State.RUNNING: self.build,
             State.COLLECTING: self.decide, State.OVER: self.trail,
         }  # fmt: skip
@@ -713,6 +713,9 @@ def test_a_course_sees_what_its_rounds_came_to_and_says_what_follows() -> None:
         def void_reasons(self, done: Sequence[RoundResult]) -> Sequence[str]:
             return done[-1].void_reasons
 
+        def news(self, done: Sequence[RoundResult]) -> str:
+            return ""
+
     one = run((40,))
     one.barrier = MasterBarrier(
         RUN_ID, one.barrier.settings, WALL_OFFSET, course=Doubling(),
@@ -741,12 +744,13 @@ FINISH_DATA = {"run": RUN_ID}
 def worker(step: WorkerStep = WorkerStep.IDLE) -> WorkerBarrier:
     """A worker that came so far."""
     one = WorkerBarrier()
-    for reached, take in (
+    steps: tuple[tuple[WorkerStep, Callable[[], object]], ...] = (
         (WorkerStep.BUILDING, lambda: one.receive(Kind.SHARE, SHARE)),
         (WorkerStep.ARMED, one.built),
         (WorkerStep.RUNNING, lambda: one.receive(Kind.T0, T0)),
         (WorkerStep.COLLECTING, lambda: one.receive(Kind.COLLECT, COLLECT_DATA)),
-    ):
+    )
+    for reached, take in steps:
         if step is WorkerStep.IDLE or one.step is step:
             break
         take()
@@ -781,7 +785,7 @@ MEANT_IN = {
     Kind.CANCEL: (WorkerStep.BUILDING, WorkerStep.ARMED, WorkerStep.RUNNING),
     Kind.SHARE: (),
 }
-DATA: dict[Kind, dict[str, Any]] = {
+DATA: dict[Kind, Mapping[str, Any]] = {
     Kind.T0: T0, Kind.COLLECT: COLLECT_DATA, Kind.CANCEL: CANCEL_DATA, Kind.SHARE: SHARE,
 }  # fmt: skip
 

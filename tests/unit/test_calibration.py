@@ -47,7 +47,8 @@ def test_what_is_kept_comes_back(where: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cpu", "cores", "kernel", "python", "version"])
 def test_the_figure_of_another_machine_is_ignored_with_a_line(where: Path, name: str) -> None:
-    save(FOUND, replace(HERE, **{name: "other"}), where)
+    other: dict[str, Any] = {name: "other"}
+    save(FOUND, replace(HERE, **other), where)
     known = load(HERE, where)
     assert known.capacity is None
     assert known.ignored == (

@@ -47,7 +47,7 @@ def went(sid: str, at_s: float, reason: str, identity: str = JOB_IDENTITY) -> St
 
 
 def watched(
-    *steps: Step, views: Sequence[ServerView] = (), identity: str = JOB_IDENTITY, **options: str
+    *steps: Step, views: Sequence[ServerView] = (), identity: str = JOB_IDENTITY, **options: Any
 ) -> Played:
     """The first agent joins at 5.26 s and welcomes; then ``steps``, under ``--watch 60``. ``views``: what
     the API said, read after read."""

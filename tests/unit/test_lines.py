@@ -11,14 +11,15 @@ from lk_users.sinks.points import Point, session_point
 
 
 def by_the_library(point: Point) -> str:
-    return LibraryPoint.from_dict(
+    library = LibraryPoint.from_dict(
         {
             "measurement": point.measurement,
             "tags": dict(point.tags),
             "fields": dict(point.fields),
             "time": point.time_ns,
         }
-    ).to_line_protocol()
+    )
+    return str(library.to_line_protocol())
 
 
 def test_a_line_is_what_the_client_library_makes_of_the_point() -> None:

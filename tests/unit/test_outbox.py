@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lk_users.sinks import outbox as outbox_module
 from lk_users.sinks.outbox import CHUNK_POINTS, LIVE_KEPT, QUEUE_BYTES, Chunk, Outbox, Spool, total
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -28,7 +28,7 @@ class FullDisk(Spool):
 
     room = 0
 
-    def add(self, lines):  # type: ignore[no-untyped-def]
+    def add(self, lines: Sequence[bytes]) -> tuple[int, str]:
         taken = 0
         for line in lines:
             if self.room < len(line):
@@ -223,10 +223,15 @@ def test_where_nothing_takes_it_the_end_drops_it_with_the_cause(path: Path) -> N
 
 
 def test_a_full_disk_is_not_asked_for_every_point(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    asked: list[int] = []
     disk = FullDisk(path)
     add = disk.add
-    monkeypatch.setattr(disk, "add", lambda lines: asked.append(len(lines)) or add(lines))
+
+    def noted(lines: Sequence[bytes]) -> tuple[int, str]:
+        asked.append(len(lines))
+        return add(lines)
+
+    monkeypatch.setattr(disk, "add", noted)
     box = Outbox(disk, queue_bytes=10 * len(session(0)))
     for _ in range(100):
         box.accept(session(0))
@@ -246,7 +251,7 @@ def test_a_line_that_the_disk_took_a_part_of_is_no_line(path: Path, monkeypatch:
         room[0] -= taken
         return taken
 
-    monkeypatch.setattr(outbox_module.os, "write", write)
+    monkeypatch.setattr("lk_users.sinks.outbox.os.write", write)
     assert spool.add([session(0), session(1)]) == (1, "No space left on device")
     assert path.read_bytes() == session(0)
     room[0] = 1000

@@ -56,7 +56,8 @@ def pitch_hz(samples: npt.NDArray[np.int16]) -> float:
 
 def test_a_tone_comes_out_at_its_length_level_and_pitch() -> None:
     samples = received(opus(tone(-20.0, 20))).samples()
-    assert (samples.dtype, len(samples)) == (np.int16, 20 * FRAME_SAMPLES)
+    assert samples.dtype == np.int16
+    assert len(samples) == 20 * FRAME_SAMPLES
     assert rms_dbfs(samples[LOOKAHEAD:]) == pytest.approx(-20.0, abs=0.5)
     assert pitch_hz(samples) == pytest.approx(440.0, abs=1.0)
 
@@ -114,7 +115,6 @@ def test_it_keeps_so_many_seconds() -> None:
     assert not recording.add("TR_1", b"\xfc", KEPT_SAMPLES, 0)
     # Before its first: nobody knows where that belongs.
     assert recording.add("TR_1", b"\xfc", -FRAME_SAMPLES, 0)
-    assert not recording.is_empty
     assert len(received(opus(np.zeros(FRAME_SAMPLES)) * 400).samples()) == KEPT_SAMPLES
 
 

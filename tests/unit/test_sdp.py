@@ -120,6 +120,8 @@ def test_what_we_write_is_what_another_reader_understands() -> None:
     assert [media.rtp.muxId for media in read.media] == ["0", "1", "2"]
     assert [media.direction for media in read.media] == ["sendonly", None, "recvonly"]
     for media in read.media:
+        assert media.ice is not None
+        assert media.dtls is not None
         assert (media.ice.usernameFragment, media.ice.password) == ("abcd", "0123456789abcdef012345")
         assert [(item.algorithm, item.value) for item in media.dtls.fingerprints] == [("sha-256", DIGEST)]
         assert media.dtls.role == "auto"
@@ -129,7 +131,9 @@ def test_what_we_write_is_what_another_reader_understands() -> None:
     assert [(item.ssrc, item.cname) for item in read.media[0].ssrc] == [(7, "name")]
     (codec,) = read.media[2].rtp.codecs
     assert (codec.payloadType, codec.mimeType, codec.clockRate) == (111, "audio/opus", 48_000)
-    assert (read.media[1].sctp_port, read.media[1].sctpCapabilities.maxMessageSize) == (5000, 65_536)
+    sctp = read.media[1].sctpCapabilities
+    assert sctp is not None
+    assert (read.media[1].sctp_port, sctp.maxMessageSize) == (5000, 65_536)
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_values_are_parsed() -> None:
         ({"max_clock_uncertainty": "x"}, ["--max-clock-uncertainty x"]),
     ],
 )
-def test_a_fault_is_one_line_with_option_value_and_remedy(options: dict[str, str], parts: list[str]) -> None:
+def test_a_fault_is_one_line_with_option_value_and_remedy(options: dict[str, Any], parts: list[str]) -> None:
     (fault,) = faults_of(**options)
     assert "\n" not in fault
     for part in parts:
@@ -210,7 +210,7 @@ def test_all_faults_at_once() -> None:
     ],
 )
 def test_dispatch_and_order(agent: str, dispatch: str, order: str, result: tuple[str, str] | str) -> None:
-    options = {"agent_name": agent, "dispatch": dispatch, "order": order}
+    options: dict[str, Any] = {"agent_name": agent, "dispatch": dispatch, "order": order}
     if isinstance(result, str):
         (fault,) = faults_of(**options)
         assert fault.startswith(result)

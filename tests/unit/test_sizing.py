@@ -60,9 +60,9 @@ def test_network() -> None:
     found = size(600, dispatch="api", mic=True)
     held, burst = found.held(600), found.at_once(600)
     assert (held.packets_in, held.packets_out) == (2400, 3000)
-    assert (held.mbit_in, held.mbit_out) == (pytest.approx(1.584), pytest.approx(1.536))
+    assert (held.mbit_in, held.mbit_out) == pytest.approx((1.584, 1.536))
     assert (burst.packets_in, burst.packets_out) == (36_000, 15_000)
-    assert (burst.mbit_in, burst.mbit_out) == (pytest.approx(57.6), pytest.approx(28.8))
+    assert (burst.mbit_in, burst.mbit_out) == pytest.approx((57.6, 28.8))
     quiet = size(600, dispatch="api", mic=False).held(600)
     assert (quiet.packets_in, quiet.packets_out) == (1200, 1200)
 

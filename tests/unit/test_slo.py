@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lk_users.slo import SloResult
 
 
-def value_of(text: str, records: list) -> tuple[float | None, bool]:
+def value_of(text: str, records: list[Record]) -> tuple[float | None, bool]:
     (one,) = slo.parse(text)
     result = one.evaluate(records)
     return result.value, result.ok
@@ -109,12 +109,12 @@ def test_operators(op: str, met: tuple[bool, bool, bool]) -> None:
         assert value_of(f"count(ok) {op} 2", [welcomed(i) for i in range(count)]) == (count, expected)
 
 
-def result_of(text: str, records: list) -> SloResult:
+def result_of(text: str, records: list[Record]) -> SloResult:
     (one,) = slo.parse(text)
     return one.evaluate(records)
 
 
-def spread() -> list:
+def spread() -> list[Record]:
     """Two regions, two engines, two batches: agent_joined after 100, 200, … 800 ms, but 3 has no agent."""
     return [
         record(

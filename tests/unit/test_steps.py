@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +18,10 @@ from lk_users.steps import (
     Transaction,
     User,
 )
+
+if TYPE_CHECKING:
+    import enum
+    from collections.abc import Mapping
 
 # Written apart from the tables, so that an edit of a table has to be meant.
 LEGAL = {
@@ -46,7 +51,7 @@ LEGAL = {
     "welcomed --agent_gone-> left",
     "left --agent_seen-> present",
 }
-STRANDS = [
+STRANDS: list[tuple[Mapping[Any, Mapping[Event, Any]], type[enum.Enum], str]] = [
     (OPENING, Opening, "opening"),
     (DISPATCH, Dispatch, "dispatch"),
     (USER, User, "user"),
@@ -65,7 +70,9 @@ def test_the_tables_are_what_is_written_here() -> None:
 
 
 @pytest.mark.parametrize(("table", "steps", "strand"), STRANDS)
-def test_every_step_has_a_row(table: dict, steps: type, strand: str) -> None:
+def test_every_step_has_a_row(
+    table: Mapping[Any, Mapping[Event, Any]], steps: type[enum.Enum], strand: str
+) -> None:
     assert list(table) == list(steps)
 
 

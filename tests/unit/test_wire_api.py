@@ -13,7 +13,7 @@ Info = models.ParticipantInfo
     ("details", "hosted"),
     [([], False), ([Info.KindDetail.FORWARDED], False), ([Info.KindDetail.CLOUD_AGENT], True)],
 )
-def test_an_agent_that_the_cloud_runs(details: list[Info.KindDetail.ValueType], hosted: bool) -> None:
+def test_an_agent_that_the_cloud_runs(details: list[models.ParticipantInfo.KindDetail], hosted: bool) -> None:
     assert participant_view(Info(kind=Info.Kind.AGENT, kind_details=details)).hosted is hosted
 
 

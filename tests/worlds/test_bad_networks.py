@@ -81,7 +81,7 @@ def pinged(
 
 
 # There and back in ms, the rest as Channel has it; bounds on the medians of uncertainty and error in ms.
-NETWORKS: dict[str, tuple[float, float, dict[str, float], float, float]] = {
+NETWORKS: dict[str, tuple[float, float, dict[str, Any], float, float]] = {
     "200 ms": (100, 100, {}, 101.5, 4.0),
     "80 ms": (40, 40, {}, 41.0, 1.6),
     "20 ms": (10, 10, {}, 10.5, 0.5),
@@ -282,7 +282,7 @@ class SimWorker:
 class Sim:
     """A master and its workers over links of all kinds; at most one of them is killed."""
 
-    def __init__(self, seed: int, *, kill: bool = False, step: bool = False, **bad: float) -> None:
+    def __init__(self, seed: int, *, kill: bool = False, step: bool = False, **bad: Any) -> None:
         self.rng = rng = random.Random(seed)
         self.world = World()
         self.clock = DriftingClock(self.world, rng.randrange(10**15), rng.uniform(-50, 50))
@@ -296,8 +296,8 @@ class Sim:
         for number in range(count):
             name, delay_ms = f"w{number}", rng.choice((1, 10, 40, 100))
             clock = DriftingClock(self.world, rng.randrange(10**15), rng.uniform(-50, 50))
-            links = [Channel(self.world, rng, delay_ms, **bad) for _ in range(2)]  # type: ignore[arg-type]
-            self.workers[name] = SimWorker(name, self, clock, *links)
+            there, back = (Channel(self.world, rng, delay_ms, **bad) for _ in range(2))
+            self.workers[name] = SimWorker(name, self, clock, there, back)
             self.barrier.hello(name, f"region-{number}")
         self.killed = rng.choice(list(self.workers.values())) if kill else None
         if self.killed is not None:
@@ -378,7 +378,7 @@ def check(sim: Sim) -> None:
         assert (spans[0][0], spans[-1][1]) == (0, PER_WORKER * len(sim.workers))
 
 
-BAD = {"lost": 0.15, "doubled": 0.15, "jitter": 2.0, "spikes": 0.05}
+BAD: dict[str, Any] = {"lost": 0.15, "doubled": 0.15, "jitter": 2.0, "spikes": 0.05}
 SEEDS = 100
 
 
