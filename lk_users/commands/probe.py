@@ -41,7 +41,7 @@ def declare(subparsers: Subparsers) -> None:
 
 def _probe(arguments: argparse.Namespace) -> int:
     # WebRTC takes its time to import, and no other command but preflight needs it.
-    from lk_users.tools import probe
+    from lk_users.tools import probe, probe_words
 
     faults: list[str] = []
     options = {name: getattr(arguments, name.replace("-", "_")) for name in probing.OPTIONS}
@@ -61,5 +61,5 @@ def _probe(arguments: argparse.Namespace) -> int:
     where = target.shown_url or "your backend"
     print(f"lk-users: asking {where} for {who}, up to {wait_s + for_s:.0f} s …", file=sys.stderr)
     probed = probe.run(target, settings, headers, wait_s, for_s)
-    print("\n".join(probe.told(probed, settings, wait_s, probing.given(options))))
+    print("\n".join(probe_words.told(probed, settings, wait_s, probing.given(options))))
     return ExitCode.PASS if probed.came else ExitCode.SLO_FAILED

@@ -16,7 +16,8 @@ from lk_users.record import Mark
 from lk_users.slo import parse
 from lk_users.steps import Transaction
 from lk_users.tools.hints import hints
-from lk_users.tools.probe import Probed, command, told
+from lk_users.tools.probe import Probed
+from lk_users.tools.probe_words import command, told
 from lk_users.tools.probing import OPTIONS, given
 from lk_users.tools.proposal import Proposal, pattern, propose, welcome_text
 from lk_users.tools.speech import PAUSE_NS, Speech, Utterance
