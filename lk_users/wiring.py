@@ -24,6 +24,7 @@ from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 from lk_users import preflight
 from lk_users.barrier.messages import TO_MASTER, TO_WORKER, Kind, refusal
 from lk_users.errors import Refused
+from lk_users.interrupt import spare_greenlets
 from lk_users.master import RunMaster
 from lk_users.master_link import MASTER_GONE_S
 from lk_users.outcome import ExitCode
@@ -108,6 +109,7 @@ def _add_option(parser: Any, group: Any, option: Option, *, in_web_ui: bool) -> 
 
 def _on_init(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
     atexit.unregister(_end_forked_workers)
+    spare_greenlets()
     try:
         environment.lk_users = Wiring(environment, runner, web_ui)
     except Refused as exc:

@@ -113,6 +113,7 @@ def test_a_signal_while_users_park_ends_at_once(start: Start, number: int) -> No
     assert_void(done)
     assert_all_recorded(done, 0)
     assert "no session was recorded: nothing was measured" in done.stdout
+    assert "KeyboardInterrupt" not in done.stderr
 
 
 def test_a_killed_server_is_the_targets_doing(start: Start) -> None:
