@@ -204,7 +204,8 @@ class User:
 
     def data(self, message: bytes) -> None:
         piece = self._streams.feed(message)
-        if isinstance(piece, TextPiece):
+        if piece is not None:
+            assert isinstance(piece, TextPiece)
             self.texts.append((piece.topic, piece.text))
 
 

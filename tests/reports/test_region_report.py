@@ -114,8 +114,8 @@ def test_one_region_has_its_row_and_nobody_is_told() -> None:
     (row,) = summary["regions"]
     assert (row["sessions"], row["marks"], row["phases"]) == (40, summary["marks"], summary["phases"])
     assert summary["regions_compared"] == {"wait": None, "failures": []}
-    assert not region_words.lines(summary)
-    assert not region_words.console_rows(summary)
+    assert region_words.lines(summary) == []
+    assert region_words.console_rows(summary) == []
     assert "region, the slowest" not in console.text(summary)
     assert "## By region" not in markdown.text(summary)
 

@@ -369,9 +369,9 @@ def test_a_burst_alone_is_shown_as_ever(tmp_path: Path) -> None:
     summary = summary_of(
         tmp_path, {Role.BURST: sessions(1, Role.BURST, [100.0] * USERS)}, baseline="0", control=""
     )
-    assert not round_words.lines(summary)
-    assert not round_words.rows(summary)
-    assert not round_words.table_rows(summary)
+    assert round_words.lines(summary) == []
+    assert round_words.rows(summary) == []
+    assert round_words.table_rows(summary) == []
     assert round_words.alone_lines(summary) == []
     assert "Is it the burst?" not in console.text(summary)
     assert "By round" not in markdown.text(summary)

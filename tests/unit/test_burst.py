@@ -752,8 +752,8 @@ def test_a_free_user_that_watches_looks_after_its_welcome() -> None:
     async def work(users: FreeUsers, one: Bench) -> None:
         await one.until(0)
         await users.run(0)
-        assert not users._looking
-        assert not users._views
+        assert users._looking == {}
+        assert users._views == {}
 
     one = free(work, api_of, options={"watch": "5"})
     assert one.outcomes == {Finding.JOB_RETRIED: 1}

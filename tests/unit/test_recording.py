@@ -109,12 +109,14 @@ def test_what_is_no_opus_is_silence() -> None:
 
 def test_it_keeps_so_many_seconds() -> None:
     recording = Recording()
-    assert recording.is_empty
+    empty = [recording.is_empty]
     assert recording.add("TR_1", b"\xfc", 0, 0)
     assert recording.add("TR_1", b"\xfc", KEPT_SAMPLES - FRAME_SAMPLES, 0)
     assert not recording.add("TR_1", b"\xfc", KEPT_SAMPLES, 0)
     # Before its first: nobody knows where that belongs.
     assert recording.add("TR_1", b"\xfc", -FRAME_SAMPLES, 0)
+    empty.append(recording.is_empty)
+    assert empty == [True, False]
     assert len(received(opus(np.zeros(FRAME_SAMPLES)) * 400).samples()) == KEPT_SAMPLES
 
 

@@ -66,7 +66,7 @@ def test_forms(text: str, function: str, name: str, op: str, limit: Fraction, pe
 )
 def test_clauses(clauses: str, by: str, where: tuple[tuple[str, str], ...]) -> None:
     found = the_rule(f"p95(agent_joined) {clauses} <= 3s")
-    assert (found.by, found.where, float(found.limit)) == (by, where, 3000.0)
+    assert (found.by, found.where, found.limit) == (by, where, Fraction(3000))
     assert the_rule(f"p95(agent_joined){clauses}<=3s") == Rule(
         f"p95(agent_joined){clauses}<=3s",
         "p95",
