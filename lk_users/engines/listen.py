@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from livekit.protocol import models
 
@@ -15,9 +15,10 @@ from lk_users.outcome import Finding
 from lk_users.wire import api
 from lk_users.wire.audio import Ear
 from lk_users.wire.microphone import Microphone
-from lk_users.wire.names import disconnect_reason
+from lk_users.wire.names import connection_quality, disconnect_reason
 from lk_users.wire.peer import Peer
 from lk_users.wire.recording import Recording
+from lk_users.wire.score import WorstScore
 from lk_users.wire.signalling import Signal, SignalPath
 from lk_users.wire.text_stream import TextPiece, TextStreams
 from lk_users.wire.turn import MediaWay, turns
@@ -126,7 +127,7 @@ class ListenEngine:
         self._local_ports: list[int] = []
         self._ice: dict[str, Any] = {}
         self._published = False
-        self._worst = len(_QUALITIES)
+        self._score = WorstScore()
 
     async def build(self) -> None:
         """Tokens, request bytes, offer and open connections. Raises ConnectionCut, BackendError."""
@@ -218,8 +219,8 @@ class ListenEngine:
             "ice": self._ice or self._peer.ice(),
             "mic": "silence" if self._published else "none",
         }
-        if self._worst < len(_QUALITIES):
-            facts["worst_quality"] = models.ConnectionQuality.Name(_QUALITIES[self._worst]).lower()
+        if self._score.name:
+            facts["worst_quality"] = self._score.name
         if self._sections_unasked:
             facts["sections_unasked"] = self._sections_unasked
         facts.update(self._late_facts)
@@ -346,8 +347,8 @@ class ListenEngine:
 
     def _scored(self, update: messages.ConnectionQualityUpdate) -> None:
         for info in update.updates:
-            if info.participant_sid == self._own_sid and info.quality in _QUALITIES[: self._worst]:
-                self._worst = _QUALITIES.index(info.quality)
+            if info.participant_sid == self._own_sid:
+                self._score.take(connection_quality(info.quality))
 
     # Offers and answers, one after another.
 
@@ -448,13 +449,3 @@ class ListenEngine:
                 self._listener.text(piece, at_ns)
             elif piece is not None:
                 self._listener.data(piece, at_ns)
-
-
-# From worst to best; the protocol's numbers are in another order. Of one that only a newer server knows
-# nobody can say how good it is.
-_QUALITIES: Final = (
-    models.ConnectionQuality.LOST,
-    models.ConnectionQuality.POOR,
-    models.ConnectionQuality.GOOD,
-    models.ConnectionQuality.EXCELLENT,
-)

@@ -27,6 +27,7 @@ from lk_users.engines.sdk_lines import Lines, from_view, line, shown
 from lk_users.evidence import ON_BEHALF_ATTRIBUTE, ParticipantView
 from lk_users.wire.loudness import LoudnessGate
 from lk_users.wire.names import disconnect_reason
+from lk_users.wire.score import WorstScore
 from lk_users.wire.text_stream import CHAT, FINAL_ATTRIBUTE, SEGMENT_ATTRIBUTE, TEXT_BYTES, TRANSCRIPTION
 
 if TYPE_CHECKING:
@@ -45,13 +46,6 @@ ROOM_SID_S: Final = 1.0
 JOIN_END_S: Final = 2.0
 _AGENT: Final = rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
 _DISCONNECTED: Final = "disconnected"
-# From worst to best; the SDK's numbers are in another order.
-_WORSE: Final = (
-    rtc.ConnectionQuality.QUALITY_LOST,
-    rtc.ConnectionQuality.QUALITY_POOR,
-    rtc.ConnectionQuality.QUALITY_GOOD,
-    rtc.ConnectionQuality.QUALITY_EXCELLENT,
-)
 
 
 class Guest:
@@ -66,7 +60,7 @@ class Guest:
         self._say = say
         self._tasks: set[asyncio.Task[None]] = set()
         self._joining: asyncio.Task[None] | None = None
-        self._worst = len(_WORSE)
+        self._score = WorstScore()
         self._heard: set[str] = set()
         self._room = room = rtc.Room()
         # Before the join: what comes without a handler is dropped.
@@ -143,9 +137,8 @@ class Guest:
         self._tell("disconnected", reason=disconnect_reason(reason))
 
     def _scored(self, who: rtc.Participant | None, quality: rtc.ConnectionQuality) -> None:
-        if isinstance(who, rtc.LocalParticipant) and quality in _WORSE[: self._worst]:
-            self._worst = _WORSE.index(quality)
-            name = quality.name.removeprefix("QUALITY_").lower()
+        name = quality.name.removeprefix("QUALITY_").lower()
+        if isinstance(who, rtc.LocalParticipant) and self._score.take(name):
             self._tell("facts", facts={"worst_quality": name})
 
     # Hearing.

@@ -9,6 +9,7 @@ from livekit.protocol import agent, models
 
 _STATES: Final = {number: name.lower() for name, number in models.ParticipantInfo.State.items()}
 _REASONS: Final = {number: name.lower() for name, number in models.DisconnectReason.items()}
+_QUALITIES: Final = {number: name.lower() for name, number in models.ConnectionQuality.items()}
 _JOBS: Final = {number: name.removeprefix("JS_").lower() for name, number in agent.JobStatus.items()}
 
 
@@ -20,6 +21,11 @@ def participant_state(number: int) -> str:
 def disconnect_reason(number: int) -> str:
     """Why a participant left, as in ``client_initiated``."""
     return _REASONS.get(number, f"reason {number}")
+
+
+def connection_quality(number: int) -> str:
+    """``lost``, ``poor``, ``good`` or ``excellent``."""
+    return _QUALITIES.get(number, f"quality {number}")
 
 
 def job_status(number: int) -> str:

@@ -4,7 +4,7 @@ import pytest
 from livekit.protocol import models
 
 from lk_users.wire.api import participant_view
-from lk_users.wire.names import disconnect_reason, job_status, participant_state
+from lk_users.wire.names import connection_quality, disconnect_reason, job_status, participant_state
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,11 @@ def test_states(number: int, name: str) -> None:
 )
 def test_reasons(number: int, name: str) -> None:
     assert disconnect_reason(number) == name
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "poor"), (2, "excellent"), (3, "lost"), (9, "quality 9")])
+def test_qualities(number: int, name: str) -> None:
+    assert connection_quality(number) == name
 
 
 @pytest.mark.parametrize(("number", "name"), [(0, "pending"), (1, "running"), (3, "failed"), (9, "status 9")])
