@@ -26,7 +26,10 @@ _T = TypeVar("_T")
 
 # How long an empty list of jobs may be wrong after a cold burst (measured: 6 s).
 JOBS_LATE_S = 8.0
-READ_AGAIN_S = 2.0
+# Then so many sessions a second are read again: those of a small burst every half a second, of a large one
+# every two.
+REREADS_PER_S = 20
+LEAST_PAUSE_S, MOST_PAUSE_S = 0.5, 2.0
 # Agents that end with their user get this long before the room is deleted under them.
 AGENT_LEAVE_S = 1.0
 # Sessions left at once: each waits for the server to close its connection.
@@ -88,7 +91,7 @@ class Ending:
             ]
             if not waiting or loop.time() - started_s > JOBS_LATE_S:
                 break
-            await asyncio.sleep(READ_AGAIN_S)
+            await asyncio.sleep(pause_s(len(waiting)))
 
     async def _read(self, api: Api, session: Session) -> None:
         room = session.room
@@ -129,6 +132,11 @@ class Ending:
             raise
         self._unanswered = 0
         return answer
+
+
+def pause_s(waiting: int) -> float:
+    """Before so many sessions are read again."""
+    return min(MOST_PAUSE_S, max(LEAST_PAUSE_S, waiting / REREADS_PER_S))
 
 
 def _jobs_may_be_late(session: Session, settings: Settings, view: ServerView) -> bool:

@@ -21,7 +21,7 @@ from lk_users.health import Trailer, wall_step_words
 from lk_users.outcome import OURS, Finding
 from lk_users.plan import Share
 from lk_users.record import Record
-from lk_users.report.aside import page_aside
+from lk_users.report.aside import PageMaker
 from lk_users.report.folder import PAGE_FILE, BurstInfo, RunInfo, WorkerShare, append_reason
 from lk_users.report.make import draft, ending, write_report
 from lk_users.report.words import plural
@@ -90,6 +90,8 @@ class RunMaster:
         for worker, region in regions.items():
             self._barrier.hello(worker, region)
         self._copies: dict[str, Journal | None] = {}
+        self._page = PageMaker(self.run_dir)
+        self._beginning = gevent.Greenlet(self._page.begin)
         self._ended = Event()
         self._shown = ""
         self._shared = 0
@@ -168,7 +170,9 @@ class RunMaster:
         found = draft(self.run_dir)
         self._series.over(found)
         write_report(found)
-        if fault := page_aside(self.run_dir):
+        if self._beginning.started:
+            self._beginning.join()
+        if fault := self._page.make():
             logger.warning("%s was not made: %s", self.run_dir / PAGE_FILE, fault)
         return found.judgement, ending(self.run_dir)
 
@@ -202,6 +206,9 @@ class RunMaster:
         for action in actions:
             if isinstance(action, Send):
                 self._tell_series(action)
+                if action.kind is Kind.COLLECT and self._barrier.is_last:
+                    # Not here: to start a process gives way to other greenlets, which may act as well.
+                    self._beginning.start()
                 self._send(action.kind, dict(action.data), action.worker)
             elif isinstance(action, Announced):
                 self._announced(action)

@@ -147,6 +147,11 @@ class MasterBarrier:
         """Who has which sessions of the round."""
         return {name: worker.share for name, worker in self.workers.items() if worker.share is not None}
 
+    @property
+    def is_last(self) -> bool:
+        """Is the round that was begun last the run's last one, as far as is known?"""
+        return self._free or any(begun.last for begun in self.rounds[-1:])
+
     def hello(self, worker: str, region: str) -> None:
         """A worker that may take part."""
         self.workers.setdefault(worker, _WorkerState()).region = region

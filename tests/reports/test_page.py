@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from lk_users.cli import main
 from lk_users.clock import NS_PER_MS
 from lk_users.record import Mark, Phase
 from lk_users.report import aside, words
+from lk_users.report.aside import PageMaker
 from lk_users.report.make import make_report
 from lk_users.report.page import charts, looks, searches, timeline
 from lk_users.report.page.canvas import steps
@@ -202,7 +205,34 @@ def test_rows_of_the_timeline_begin_at_their_burst() -> None:
 
 def test_a_process_of_its_own_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aside, "_MODULE", "lk_users.no_such_module")
-    assert "No module named lk_users.no_such_module" in aside.page_aside(tmp_path)
+    assert "No module named lk_users.no_such_module" in PageMaker(tmp_path).make()
+
+
+def test_a_process_that_can_not_be_started_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no python"))
+    maker = PageMaker(tmp_path)
+    maker.begin()
+    assert "no python" in maker.make()
+
+
+def test_a_process_that_begins_early_makes_the_page_of_what_is_there_in_the_end(tmp_path: Path) -> None:
+    maker = PageMaker(tmp_path)
+    maker.begin()
+    maker.begin()
+    write_run(tmp_path, [welcomed(0)], workers={"w1": ("eu", 0, 1)})
+    make_report(tmp_path)
+    assert maker.make() == ""
+    made = (tmp_path / "report.html").read_bytes()
+    assert write_page(tmp_path).read_bytes() == made
+
+
+def test_a_process_whose_page_nobody_wants_any_more_ends(tmp_path: Path) -> None:
+    write_run(tmp_path, [welcomed(0)], workers={"w1": ("eu", 0, 1)})
+    make_report(tmp_path)
+    command = [sys.executable, "-P", "-m", "lk_users.report.page.write", str(tmp_path)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_no_page_of_an_earlier_report_stays(tmp_path: Path) -> None:

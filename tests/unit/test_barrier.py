@@ -221,6 +221,7 @@ def test_several_bursts_with_an_interval() -> None:
     one = run(bursts="3", burst_interval="20")
     one.to(State.COLLECTING)
     for burst in (2, 3):
+        assert not one.barrier.is_last
         assert one.trail() == []
         assert one.barrier.state is State.RESTING
         assert one.tick(19.9) == []
@@ -228,8 +229,13 @@ def test_several_bursts_with_an_interval() -> None:
         assert one.tick(0.1) == [share("w1", 0, 600, burst, of=of)]
         one.build()
         assert one.decide() == [Send(Kind.COLLECT, {"run": RUN_ID, "burst": burst})]
+    assert one.barrier.is_last
     assert one.trail() == FINISH
     assert one.barrier.reasons == []
+
+
+def test_free_users_have_but_one_round() -> None:
+    assert run(release="free").barrier.is_last
 
 
 def test_progress() -> None:

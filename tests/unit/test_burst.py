@@ -15,7 +15,7 @@ from lk_users import burst as burst_module
 from lk_users.burst import BUILD_CONCURRENCY, Burst, FreeUsers, Meters, Stage, Worker
 from lk_users.clock import NS_PER_MS, NS_PER_S
 from lk_users.course import Role
-from lk_users.ending import GONE_AFTER, JOBS_LATE_S, READ_AGAIN_S
+from lk_users.ending import GONE_AFTER
 from lk_users.errors import ConnectionCut, HttpError
 from lk_users.evidence import DispatchView, JobView
 from lk_users.health import Lag, LagMeter
@@ -474,7 +474,7 @@ def test_a_job_without_its_worker_is_read_again() -> None:
 
     made: list[FakeApi] = []
     assert {record.worker_id for record in bench(work, users=2).records} == {"AW_1"}
-    assert set(made[0].asked.values()) == {3}
+    assert set(made[0].asked.values()) == {7}
 
 
 def test_an_agent_that_only_the_api_sees() -> None:
@@ -482,10 +482,15 @@ def test_an_agent_that_only_the_api_sees() -> None:
     assert bench(work, script=no_agent, users=3).outcomes == {Finding.CLIENT_BLIND: 3}
 
 
-def test_reads_are_repeated_while_jobs_are_empty() -> None:
-    made, work = with_api(jobs_after_s=133)
-    one = bench(work, users=5)
-    assert set(made[0].asked.values()) == {3}
+@pytest.mark.parametrize(
+    ("users", "times"),
+    # The first reads are at 130 s. Then again every half a second, every 1.5 s, every two seconds.
+    [(1, 7), (10, 7), (30, 3), (40, 3), (200, 3)],
+)
+def test_reads_are_repeated_while_jobs_are_empty(users: int, times: int) -> None:
+    made, work = with_api(jobs_after_s=132.9)
+    one = bench(work, users=users)
+    assert set(made[0].asked.values()) == {times}
     assert {record.job_id for record in one.records} == {"AJ_1"}
 
 
@@ -496,15 +501,17 @@ def test_a_baseline_that_was_welcomed_holds_up_no_burst() -> None:
     # One that was not has something to explain.
     made, work = with_api(jobs_after_s=1e6)
     bench(work, users=2, role=Role.BASELINE, script=no_agent)
-    assert set(made[0].asked.values()) == {int(JOBS_LATE_S / READ_AGAIN_S) + 1}
+    assert set(made[0].asked.values()) == {17}
 
 
-def test_reads_are_given_up_when_jobs_stay_empty() -> None:
+@pytest.mark.parametrize(("users", "times"), [(5, 17), (200, 5)])
+def test_reads_are_given_up_when_jobs_stay_empty(users: int, times: int) -> None:
+    """After eight seconds."""
     made, work = with_api(jobs_after_s=1e6)
-    one = bench(work, users=5)
-    assert set(made[0].asked.values()) == {int(JOBS_LATE_S / READ_AGAIN_S) + 1}
+    one = bench(work, users=users)
+    assert set(made[0].asked.values()) == {times}
     assert {record.job_id for record in one.records} == {""}
-    assert one.outcomes == {Finding.OK: 5}
+    assert one.outcomes == {Finding.OK: users}
 
 
 def test_an_api_that_answers_with_faults_is_asked_of_every_session() -> None:

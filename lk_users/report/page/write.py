@@ -3,6 +3,9 @@
 ::
 
     python -m lk_users.report.page.write RUN_DIR
+
+loads all that this takes, and makes the page once its standard input says so (:mod:`lk_users.report.aside`);
+where that ends before, nobody wants one.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from lk_users.course import Role
 from lk_users.outcome import Verdict
 from lk_users.record import Record
 from lk_users.report import agent_load, backend, limit_words, region_words, round_words, witness_words, words
+from lk_users.report.aside import GO
 from lk_users.report.folder import (
     MARKDOWN_FILE,
     PAGE_FILE,
@@ -146,10 +150,10 @@ def library() -> str:
     return Resources(mode="inline", components=["bokeh"]).js_raw[0].replace("</script", "<\\/script")
 
 
-def main(arguments: Sequence[str]) -> int:
-    write_page(Path(arguments[0]))
-    return 0
+def main(arguments: Sequence[str]) -> None:
+    if sys.stdin.readline() == GO:
+        write_page(Path(arguments[0]))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])
