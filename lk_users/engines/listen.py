@@ -24,7 +24,7 @@ from lk_users.wire.text_stream import TextPiece, TextStreams
 from lk_users.wire.turn import MediaWay, turns
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Sequence
+    from collections.abc import Coroutine, Sequence
 
     from livekit.protocol import rtc as messages
 
@@ -373,13 +373,13 @@ class ListenEngine:
 
     async def _accept(self, answer: messages.SessionDescription) -> None:
         await self._peer.accept(answer.sdp, answer.mid_to_track_id)
-        self._mark_mapped(answer.mid_to_track_id.values())
+        self._mark_mapped()
         self._offer_open = False
 
     async def _answer_offer(self, offer: messages.SessionDescription) -> None:
         sdp = await self._peer.answer(offer.sdp, offer.mid_to_track_id)
         self._signal.answer(sdp, offer.id)
-        self._mark_mapped(offer.mid_to_track_id.values())
+        self._mark_mapped()
 
     def _want_sections(self, audios: int) -> None:
         """The server asks for a new offer. While one is open it counts for nothing: the server answers that
@@ -392,8 +392,8 @@ class ListenEngine:
         self._offer_id += 1
         self._signal.offer(await self._peer.offer_again(audios), self._offer_id)
 
-    def _mark_mapped(self, track_sids: Iterable[str]) -> None:
-        for sid in track_sids:
+    def _mark_mapped(self) -> None:
+        for sid in self._peer.tracks:
             if sid not in self._mapped:
                 self._mapped.add(sid)
                 if sid in self._owners:

@@ -222,6 +222,10 @@ class Server:
             # The first SIGTERM waits until all participants have left, the second does not.
             process.stop(child, insist_after_s=0.5)
 
+    def knows(self, path: str) -> bool:
+        """Is there something at this path?"""
+        return _call(self.port, "GET", path)[0] not in (0, 404)
+
     def death(self) -> int | None:
         """Its return code when it ended by itself; None when it runs, was stopped or never started."""
         return process.ended(self._child) if self._child else None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from lk_users.errors import StackError
 from lk_users.local import process
-from lk_users.local.server import HOST, Server, find_or_build, version_of
+from lk_users.local.server import HOST, PROGRAM, VERSION, Server, find_or_build, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 AGENT_NAME: Final = "welcome"
 AGENT_WORKERS: Final = 4
 AGENT_READY_S: Final = 20.0
+# Servers of before 1.9 have /rtc alone, which takes two connections of who speaks and listens.
+AGENT_JOINS_BY: Final = "/rtc/v1/validate"
 _LEFTOVER_S: Final = 2.0
 _NOWHERE: Final = Path()
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -169,6 +171,12 @@ class Stack:
             binary, self._server_log, udp_port=self._udp_port, extra=self._server_extra, pause=self._pause
         )
         self._server.start()
+        if self._agent_command is None and not self._server.knows(AGENT_JOINS_BY):
+            raise StackError(
+                f"LiveKit server {version} ({binary}) is too old for the reference agent, which joins by "
+                f"/rtc/v1: name a newer one, 1.9.11 say, with {PROGRAM.named_by}, or take it off PATH, and "
+                f"{VERSION} is built"
+            )
         took_s = time.monotonic() - started
         self._say(f"LiveKit server {version} ({binary}) ready on {HOST}:{self._server.port} ({took_s:.1f} s)")
 

@@ -334,6 +334,15 @@ class BundledConnection:
         """Of the sections that hear."""
         return (line.receiver for line in self._lines.values() if line.receiver is not None)
 
+    def announced(self) -> dict[str, str]:
+        """The tracks that the other side's last description names, by section."""
+        theirs = [line.theirs for line in self._lines.values() if line.receiver is not None]
+        return {
+            one.mid: one.track_id
+            for one in theirs
+            if one is not None and one.track_id and sdp.sends(one.direction)
+        }
+
     def receiver(self, mid: str) -> PacketReceiver | None:
         """Of this section; None if it hears nothing."""
         line = self._lines.get(mid)

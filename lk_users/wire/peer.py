@@ -72,6 +72,7 @@ class Peer:
         )
         self._publish = publish
         self._reliable: RTCDataChannel | None = None
+        self._attached: dict[str, None] = {}
         self._settled = self._can_wait = self._ended = False
 
     def relay_through(self, turn: Turn) -> None:
@@ -109,10 +110,18 @@ class Peer:
         self._attach(tracks_by_mid)
 
     async def answer(self, offer_sdp: str, tracks_by_mid: Mapping[str, str]) -> str:
-        """Our answer to an offer of the server (the ``/rtc`` path). Raises WireError."""
+        """Our answer to an offer of the server (the ``/rtc`` path). Raises WireError.
+
+        ``tracks_by_mid``: empty from a server of before 1.9, where the offer itself tells.
+        """
         answer = await self._connection.answer(offer_sdp)
-        self._attach(tracks_by_mid)
+        self._attach(tracks_by_mid or self._connection.announced())
         return answer
+
+    @property
+    def tracks(self) -> tuple[str, ...]:
+        """Sids of the tracks that were given a section to be heard on, in the order in which that was."""
+        return tuple(self._attached)
 
     async def add_candidate(self, candidate_init: str) -> None:
         """A trickled candidate, as the JSON of an RTCIceCandidateInit; be it before the answer."""
@@ -184,6 +193,7 @@ class Peer:
         for mid, track_sid in tracks_by_mid.items():
             receiver = self._connection.receiver(mid)
             if receiver is not None:
+                self._attached[track_sid] = None
                 receiver.track_sid = track_sid
                 receiver.on_packet = self._packet
 

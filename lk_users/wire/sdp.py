@@ -65,6 +65,8 @@ class Section:
     sent: Sent | None = None
     ssrcs: tuple[int, ...] = ()
     """The streams that the other side announced for it."""
+    track_id: str = ""
+    """What the other side calls the track that it sends on it; with LiveKit, the track's sid."""
     sctp_port: int = SCTP_PORT
     max_message_bytes: int = MAX_MESSAGE_BYTES
     profile: str = RTP_PROFILE
@@ -203,6 +205,8 @@ def _learn(section: Section, name: str, value: str) -> None:
     elif name == "extmap":
         number, _, uri = value.partition(" ")
         section.extensions[int(number.partition("/")[0])] = uri.partition(" ")[0]
+    elif name == "msid":
+        section.track_id = value.partition(" ")[2]
     elif name == "sctp-port":
         section.sctp_port = int(value)
     elif name == "max-message-size":

@@ -14,6 +14,7 @@ import uvloop
 from lk_users.burst import Burst, Meters, Stage, Worker
 from lk_users.clock import NS_PER_S, SystemClock
 from lk_users.course import Role, Round
+from lk_users.engines import listen
 from lk_users.engines.listen import ListenEngine, Surroundings
 from lk_users.health import LagMeter
 from lk_users.plan import Share
@@ -26,13 +27,14 @@ from lk_users.wire.api import Api, Keys
 from lk_users.wire.datagrams import TickReader
 from lk_users.wire.endpoint import Endpoint
 from lk_users.wire.microphone import Microphones
+from lk_users.wire.peer import Peer
 from lk_users.wire.servers import Servers
 from lk_users.wire.signalling import Pinger, SignalPath
 from lk_users.wire.ticks import TICK_MS
 
 if TYPE_CHECKING:
     from _socket import socket as NativeSocket  # noqa: N812
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from lk_users.local.stack import Stack
     from lk_users.record import Mark, Record
@@ -127,6 +129,25 @@ def test_users_hear_and_read_their_welcome_over(
     mic = "silence" if path is SignalPath.V1 else "none"
     assert {record.evidence["mic"] for record in records} == {mic}
     assert not any("sections_unasked" in record.evidence for record in records)
+
+
+def test_a_server_that_tells_sections_by_its_offer_alone_is_heard_over_rtc(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """livekit-server 1.8 has no ``mid_to_track_id``, and names its tracks in the offer as all of them do."""
+
+    class Untold(Peer):
+        async def answer(self, offer_sdp: str, tracks_by_mid: Mapping[str, str]) -> str:
+            told.append(len(tracks_by_mid))
+            return await super().answer(offer_sdp, {})
+
+    told: list[int] = []
+    monkeypatch.setattr(aioice_seam, "PORT_QUARANTINE_S", 0.0)
+    monkeypatch.setattr(listen, "Peer", Untold)
+    records = uvloop.run(burst(Target.from_environment(stack.env()), SignalPath.V0))
+    assert [record.outcome for record in records] == ["ok"] * USERS
+    assert all({"first_audio", "agent_track"} <= record.marks_ns.keys() for record in records)
+    assert sum(told) >= USERS
 
 
 @pytest.mark.parametrize("path", list(SignalPath))

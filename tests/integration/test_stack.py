@@ -239,6 +239,32 @@ def test_another_server_on_our_port_is_not_taken_for_ours(tmp_path: Path) -> Non
     assert starts.read_text() == "...."
 
 
+def test_a_server_of_before_rtc_v1_is_said_to_be_too_old(
+    said: list[str], temp_root: Path, tmp_path: Path
+) -> None:
+    """As livekit-server 1.8 answers."""
+    old = script(
+        tmp_path / "old",
+        "import http.server, json, os, sys\n"
+        "if '--version' in sys.argv: print('livekit-server version 1.8.4'); exit()\n"
+        "class Old(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.send_response(200 if self.path == '/' else 404); self.end_headers()\n"
+        "        self.wfile.write(b'OK')\n"
+        "    def do_POST(self):\n"
+        "        self.send_response(200); self.end_headers(); self.wfile.write(b'{}')\n"
+        "port = json.loads(os.environ['LIVEKIT_CONFIG'])['port']\n"
+        "http.server.HTTPServer(('127.0.0.1', port), Old).serve_forever()\n",
+    )
+    before = children()
+    with pytest.raises(StackError, match=r"LiveKit server 1\.8\.4 \(.*/old\) is too old .*1\.9\.11 say, "):
+        Stack(server_binary=str(old), say=said.append).start()
+    assert children() == before
+    # An agent that is not ours may join by /rtc.
+    with Stack(server_binary=str(old), agent_command=AGENT_COMMAND, say=said.append):
+        pass
+
+
 def test_server_that_dies_or_never_answers_is_an_error_with_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

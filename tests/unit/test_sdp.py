@@ -68,6 +68,7 @@ def test_what_a_server_answers() -> None:
     assert heard.extensions == {1: "urn:ietf:params:rtp-hdrext:ssrc-audio-level"}
     assert (data.kind, data.mid, data.sctp_port, data.max_message_bytes) == ("application", "1", 5000, 65_535)
     assert (spoken.direction, spoken.opus, spoken.ssrcs) == ("sendonly", 111, (1793678412,))
+    assert [section.track_id for section in read.sections] == ["", "", "TR_1"]
 
 
 def test_a_transport_of_the_session_a_lite_agent_and_trickled_candidates() -> None:
@@ -107,7 +108,7 @@ OURS = sdp.Description(
 def test_what_we_write_is_read_the_same_by_ourselves() -> None:
     read = sdp.read(sdp.write(OURS, 1, 2))
     # Who sends says so by its streams, and is read as who announced them.
-    sections = (replace(OURS.sections[0], sent=None, ssrcs=(7,)), *OURS.sections[1:])
+    sections = (replace(OURS.sections[0], sent=None, ssrcs=(7,), track_id="track"), *OURS.sections[1:])
     assert read == replace(OURS, sections=sections)
 
 
