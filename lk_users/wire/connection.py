@@ -103,6 +103,7 @@ class BundledConnection:
         self._known: set[str] = set()
         self._state = ""
         self._connecting: asyncio.Task[None] | None = None
+        self._hushing: asyncio.Task[None] | None = None
         self._up = self._closed = False
 
     def relay_through(self, turn: RTCIceServer) -> None:
@@ -287,6 +288,9 @@ class BundledConnection:
     def _changed(self) -> None:
         """ICE or DTLS has another state."""
         ice, dtls = self._transports.ice.state, self._transports.dtls.state
+        if not self._closed and ("failed" in (ice, dtls) or dtls == "closed"):
+            # It would go on to send again what was not confirmed, and to fail at that.
+            self._hushing = asyncio.get_running_loop().create_task(self._transports.sctp.stop())
         if "failed" in (ice, dtls):
             self._tell("failed")
         elif dtls in ("connected", "closed"):

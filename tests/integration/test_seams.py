@@ -663,6 +663,31 @@ def test_an_offer_of_the_other_side_is_answered_and_heard_but_for_its_video() ->
     asyncio.run(work())
 
 
+@pytest.mark.usefixtures("quick_checks")
+def test_what_was_not_confirmed_is_not_sent_again_once_the_connection_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when a server's machine is gone: silence, until checks have had no answer for too long."""
+
+    async def work() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+        async with pair() as both:
+            await both.connect()
+            sctp = both.peer._connection._transports.sctp
+            # Due soon after the end, as for who sent something shortly before.
+            sctp._rto = 1.5
+            monkeypatch.setattr(aioice_seam._Demux, "datagram_received", lambda *args: None)
+            both.peer.send(b"never confirmed")
+            await until(lambda: sctp._t3_handle is not None)
+            await until(lambda: both.peer._connection._state == "closed")
+            await asyncio.sleep(sctp._rto + 0.2)
+            gc.collect()
+
+    faults: list[dict[str, Any]] = []
+    asyncio.run(work())
+    assert faults == []
+
+
 def test_what_is_said_of_a_hang_up_goes_before_it() -> None:
     """A server that sends somebody away closes both of its connections, and says why on the other one."""
 
