@@ -6,6 +6,7 @@ All of it is after the last decision, a few requests at a time.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from typing import TYPE_CHECKING, TypeVar
 
 from lk_users.course import Role
@@ -37,6 +38,29 @@ LEAVES_AT_ONCE = 32
 # Requests in a row without an answer, each connection of ours once and one of them again: then a server is
 # asked no more. One that hangs takes a whole timeout each time, and no verdict is to wait for 600 of them.
 GONE_AFTER = CONCURRENCY + 1
+# How a server says, after three seconds, that the node of a room is gone, or that no node has such a room.
+NO_NODE = "no response from servers"
+
+
+class _Asked:
+    """Somebody who is asked again and again, until too many requests in a row had no answer."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._unanswered = 0
+        self._cause = ""
+
+    def check(self) -> None:
+        """Raises ConnectionCut where it is asked no more."""
+        if self._unanswered >= GONE_AFTER:
+            raise ConnectionCut(f"not asked, since {self._name} no longer answered: {self._cause}")
+
+    def answered(self) -> None:
+        self._unanswered = 0
+
+    def silent(self, cause: str) -> None:
+        self._unanswered += 1
+        self._cause = cause
 
 
 class Ending:
@@ -59,8 +83,9 @@ class Ending:
         self._settings = settings
         self._api = api
         self._views = views
-        self._unanswered = 0
-        self._cause = ""
+        self._server = _Asked("the server")
+        self._nodes: dict[str | None, _Asked] = defaultdict(lambda: _Asked("the room's node"))
+        """Of the rooms' nodes; None: of rooms that nobody came into."""
 
     async def end(self) -> None:
         """Read what the API says of the sessions, leave their rooms, delete those."""
@@ -96,8 +121,10 @@ class Ending:
     async def _read(self, api: Api, session: Session) -> None:
         room = session.room
         try:
-            dispatches = await self._ask(lambda: api.dispatches(room))
-            participants = None if session.saw_agent else await self._ask(lambda: api.participants(room))
+            dispatches = await self._ask(session, lambda: api.dispatches(room))
+            participants = (
+                None if session.saw_agent else await self._ask(session, lambda: api.participants(room))
+            )
         except WireError as exc:
             view = ServerView(unread=exc.cause)
         else:
@@ -112,25 +139,30 @@ class Ending:
     async def _delete(self, api: Api, session: Session) -> None:
         """A room that can't be deleted stays until its own timeout; ``lk-users cleanup`` can try again."""
         try:
-            await self._ask(lambda: api.delete_room(session.room))
+            await self._ask(session, lambda: api.delete_room(session.room))
         except WireError:
             pass
         self.steps += 1
 
-    async def _ask(self, request: Callable[[], Awaitable[_T]]) -> _T:
-        """Raises WireError; without a request where the server is gone."""
-        if self._unanswered >= GONE_AFTER:
-            raise ConnectionCut(f"not asked, since the server no longer answered: {self._cause}")
+    async def _ask(self, session: Session, request: Callable[[], Awaitable[_T]]) -> _T:
+        """Raises WireError; without a request where the server, or the room's node, is gone."""
+        server, node = self._server, self._nodes[session.node]
+        server.check()
+        node.check()
         try:
             answer = await request()
-        except HttpError:
-            self._unanswered = 0
+        except HttpError as exc:
+            server.answered()
+            if NO_NODE in exc.cause:
+                node.silent(exc.cause)
+            else:
+                node.answered()
             raise
         except WireError as exc:
-            self._unanswered += 1
-            self._cause = exc.cause
+            server.silent(exc.cause)
             raise
-        self._unanswered = 0
+        server.answered()
+        node.answered()
         return answer
 
 

@@ -90,7 +90,8 @@ class Session:
         self._join_began_ns = 0
         self._dispatch_began_ns = 0
         self._created: tuple[int, int, int] | None = None
-        self._node: str | None = None
+        self.node: str | None = None
+        """The server's node that has the room, as the join's answer names it; None before that."""
         self._marks: dict[str, int] = {}
         self._agents = AgentsSeen(settings.agent_name)
         self._reading = Reading(settings.expect_text)
@@ -218,7 +219,7 @@ class Session:
         self._room_sid = room_sid or self._room_sid
         self._own_sid = own.sid
         # The SDK does not tell: its sessions' brackets are those of a node without a name.
-        self._node = server
+        self.node = server
         if server:
             self._facts["server"] = server
         if own.joined_at_ms:
@@ -410,8 +411,8 @@ class Session:
 
     def _place_created(self) -> None:
         """The dispatch is stored by the room's node, which only the join's answer names."""
-        if self._created is not None and self._node is not None:
-            self._server_clock.add(self._node, *self._created)
+        if self._created is not None and self.node is not None:
+            self._server_clock.add(self.node, *self._created)
             self._created = None
 
     def _fail(self, finding: Finding, error: WireError) -> None:
@@ -495,9 +496,9 @@ class Session:
     def _server_offset(self) -> Offset | None:
         """The room's server clock against ours, as of the agent's coming, or else of the decision."""
         first = next((item.seen_ns for item in self._agents.named), self.decided_ns or 0)
-        if self._node is None:
+        if self.node is None:
             return None
-        return self._server_clock.offset(self._node, self.intended_ns + first)
+        return self._server_clock.offset(self.node, self.intended_ns + first)
 
     def _agent_joined(self) -> tuple[int, int] | None:
         """When the agent joined, from the intended start, and how far off that can be; in ns.

@@ -31,9 +31,11 @@ def contradictions(record: Record) -> list[str] | None:
     joined_ns = record.joined_at_ns - zero_ns if record.joined_at_ns else None
     # Who asks within the join, or after it, is answered by other marks than who asks first.
     asked_first = record.dispatch in ("api", "room") and record.order == "dispatch-first"
-    answered = Mark.CONNECTED if record.dispatch == "token" else Mark.DISPATCHED
     asked_ns = 0 if asked_first or record.dispatch == "token" else marks.get(Mark.CONNECTED)
-    answered_ns = marks.get(answered)
+    answered_ns = marks.get(Mark.CONNECTED if record.dispatch == "token" else Mark.DISPATCHED)
+    if record.dispatch == "room" and answered_ns is not None:
+        # A room whose node is gone before its user came is made anew as it comes, and its dispatch with it.
+        answered_ns = max(answered_ns, marks.get(Mark.CONNECTED, 0))
     pairs = [
         ("the request was due", asked_ns, "its dispatch was stored", created_ns, slack_ns),
         ("its dispatch was stored", created_ns, "that was answered", answered_ns, slack_ns),

@@ -61,6 +61,7 @@ def stamped(ordinal: int = 0, **changes: Any) -> Record:
         {"order": "join-first", "created_at_ns": on_server(39), "marks": {Mark.DISPATCHED: 60}},
         {"dispatch": "token", "order": "join-first", "created_at_ns": on_server(39)},
         {"dispatch": "none", "order": "join-first", "created_at_ns": on_server(1)},
+        {"dispatch": "room", "created_at_ns": on_server(41)},
         {"created_at_ns": 0, "started_at_ns": 0, "joined_at_ns": 0},
         {"started_at_ns": on_server(900), "findings": {"job_retried": "…"}},
     ],
@@ -88,6 +89,10 @@ def test_stamps_that_agree_within_the_uncertainty(agreeing: dict[str, Any]) -> N
         ({"started_at_ns": on_server(202)}, "the agent joined 2.00 ms before its job was offered"),
         (
             {"dispatch": "token", "order": "join-first", "created_at_ns": on_server(43)},
+            "its dispatch was stored at 43.00 ms, that was answered at 40.00 ms (2.00 ms uncertain)",
+        ),
+        (
+            {"dispatch": "room", "created_at_ns": on_server(43)},
             "its dispatch was stored at 43.00 ms, that was answered at 40.00 ms (2.00 ms uncertain)",
         ),
         (

@@ -563,6 +563,65 @@ def test_a_server_that_answers_now_and_then_is_asked_on() -> None:
     assert "not asked" not in " ".join(record.cause for record in one.records)
 
 
+class OneNodeGone(FakeApi):
+    """Answers at once, but three seconds late, and with a fault, for rooms whose node is gone."""
+
+    def __init__(self, clock: VirtualClock, gone: set[str]) -> None:
+        super().__init__(clock)
+        self._gone = gone
+        self.late: Counter[str] = Counter()
+
+    async def dispatches(self, room: str) -> tuple[DispatchView, ...]:
+        await self._of_its_node(room, "read")
+        return await super().dispatches(room)
+
+    async def delete_room(self, room: str) -> None:
+        await self._of_its_node(room, "deleted")
+        await super().delete_room(room)
+
+    async def _of_its_node(self, room: str, kind: str) -> None:
+        if room in self._gone:
+            self.late[kind] += 1
+            await asyncio.sleep(3.0)
+            raise HttpError(503, "twirp error unknown: no response from servers")
+
+
+@pytest.mark.parametrize("came_in", [True, False], ids=["its users came in", "nobody came in"])
+def test_a_node_that_is_gone_is_asked_no_more_than_it_takes_to_see_that(came_in: bool) -> None:
+    """Of 200 rooms half are on it, or nowhere."""
+
+    def half(item: PlannedSession, clock: VirtualClock) -> Sequence[Step]:
+        if item.ordinal % 2:
+            return welcome(item, clock)
+        gone.add(item.room)
+        return ((0.03, v.connected(node="GONE")), (0.08, v.media_up)) if came_in else ()
+
+    async def work(one: Bench) -> None:
+        made.append(OneNodeGone(one.clock, gone))
+        await one.start()
+        await one.until(one.settings.session_timeout_s + 10)
+        began_ns = one.clock.monotonic_ns()
+        await one.burst.collect(made[0])  # type: ignore[arg-type]
+        took_s.append((one.clock.monotonic_ns() - began_ns) / NS_PER_S)
+
+    gone: set[str] = set()
+    made: list[OneNodeGone] = []
+    took_s: list[float] = []
+    one = bench(work, script=half)
+    # Two timeouts and no third, and what was under way then.
+    assert 6 < took_s[0] < 8
+    assert made[0].late == {"read": 2 * CONCURRENCY}
+    # All others are read and deleted, and a fault that they have in common costs nobody else.
+    well = {record.room for record in one.records if record.outcome is Finding.OK}
+    assert len(well) == len(gone) == USERS // 2
+    assert made[0].asked == dict.fromkeys(well, 1)
+    assert sorted(made[0].deleted) == sorted(well)
+    causes = " ".join(record.cause for record in one.records)
+    assert causes.count("not asked, since the room's node no longer answered: HTTP 503: twirp error") == (
+        USERS // 2 - 2 * CONCURRENCY if came_in else 0
+    )
+
+
 def test_jobs_of_a_session_that_never_came_in_are_not_waited_for() -> None:
     made, work = with_api(jobs_after_s=1e6)
     one = bench(work, users=2, faults=dict.fromkeys(range(2), ConnectionCut("connection refused")))

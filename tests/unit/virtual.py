@@ -203,8 +203,11 @@ def dispatch_failed(error: WireError) -> Callable[[EngineListener], None]:
     return lambda to: to.dispatch_failed(error)
 
 
-def connected(*others: ParticipantView, joined_at_ms: int = 0) -> Callable[[EngineListener], None]:
-    return lambda to: to.connected(user(joined_at_ms), "RM_1", others, "open source 1.13.5 node N region -")
+def connected(
+    *others: ParticipantView, joined_at_ms: int = 0, node: str = "N"
+) -> Callable[[EngineListener], None]:
+    server = f"open source 1.13.5 node {node} region -"
+    return lambda to: to.connected(user(joined_at_ms), "RM_1", others, server)
 
 
 def participant(view: ParticipantView) -> Callable[[EngineListener], None]:
