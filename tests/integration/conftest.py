@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from influxdb_client.client.influxdb_client import InfluxDBClient
@@ -49,9 +49,15 @@ def own_master_port(arguments: Sequence[str]) -> list[str]:
     return ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
 
 
-def open_rooms(stack: Stack, names: list[str]) -> tuple[str, ...]:
+class HasServer(Protocol):
+    """What runs a LiveKit server: a stack, or a cluster."""
+
+    def env(self) -> dict[str, str]: ...
+
+
+def open_rooms(where: HasServer, names: list[str]) -> tuple[str, ...]:
     """Those of ``names`` that the server still lists."""
-    target = Target.from_environment(stack.env())
+    target = Target.from_environment(where.env())
 
     async def ask() -> tuple[str, ...]:
         api = Api(target.http_url, Keys(target.key, target.secret))
