@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -189,6 +190,25 @@ def test_a_killed_worker_is_the_generators_doing(start: Start) -> None:
         reason.startswith(f"worker {lost} (local) was lost") for reason in done.summary["void_reasons"]
     )
     assert_made_again_from_disk(done)
+
+
+def test_who_makes_the_page_begins_before_the_end_and_ends_with_a_leader_that_is_killed(start: Start) -> None:
+    def makers() -> list[psutil.Process]:
+        found = []
+        for child in psutil.Process(running.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "lk_users.report.page.write" in child.cmdline():
+                    found.append(child)
+        return found
+
+    running = start("-u", "5", "-r", "5", "--agent-name", "welcome")
+    running.wait_for(lambda: bool(makers()))
+    (maker,) = makers()
+    (run_dir,) = running.runs.iterdir()
+    assert not (run_dir / "summary.json").exists()
+    running.signal(signal.SIGKILL)
+    assert psutil.wait_procs([maker], timeout=10)[1] == []
+    assert not (run_dir / "report.html").exists()
 
 
 def test_a_failed_run_is_made_again_from_disk(burst: Burst) -> None:
