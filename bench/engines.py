@@ -76,11 +76,7 @@ def beside_real_agent(command: list[str], logs: Path) -> None:
     """The command against a server and the agent of docker/agents, with a threshold that no load reaches."""
     python = environment(AGENTS, print)
     with Server(find_or_build(None, print), logs / "server.log") as server:
-        env = {
-            "LIVEKIT_URL": server.url,
-            "LIVEKIT_API_KEY": server.api_key,
-            "LIVEKIT_API_SECRET": server.api_secret,
-        }
+        env = server.env()
         named = {**env, "LIVEKIT_AGENT_NAME": AGENT, "GREETER_LOAD_THRESHOLD": "inf"}
         with RealAgent(python, AGENTS / "greeter.py", logs / "agent.log", named) as agent:
             agent.rest()

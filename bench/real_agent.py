@@ -69,11 +69,7 @@ def main(sizes: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         logs = Path(folder)
         with Server(find_or_build(None, print), logs / "server.log") as server:
-            env = {
-                "LIVEKIT_URL": server.url,
-                "LIVEKIT_API_KEY": server.api_key,
-                "LIVEKIT_API_SECRET": server.api_secret,
-            }
+            env = server.env()
             named = {**env, "LIVEKIT_AGENT_NAME": NAME}
             with RealAgent(python, AGENTS / "greeter.py", logs / "agent.log", named) as agent:
                 burst(1, env, agent.url)

@@ -76,6 +76,8 @@ class Session:
         self.planned = planned
         self.room = planned.room
         """The user's own backend may name another."""
+        self.node: str | None = None
+        """The server's node that has the room, as the join's answer names it; None before that."""
         self._settings = settings
         self._clock = clock
         self._server_clock = server_clock
@@ -90,8 +92,6 @@ class Session:
         self._join_began_ns = 0
         self._dispatch_began_ns = 0
         self._created: tuple[int, int, int] | None = None
-        self.node: str | None = None
-        """The server's node that has the room, as the join's answer names it; None before that."""
         self._marks: dict[str, int] = {}
         self._agents = AgentsSeen(settings.agent_name)
         self._reading = Reading(settings.expect_text)

@@ -197,6 +197,14 @@ class Server:
         """For clients: ``ws://127.0.0.1:PORT``."""
         return f"ws://{HOST}:{self.port}"
 
+    def env(self) -> dict[str, str]:
+        """The variables by which a program finds it."""
+        return {
+            "LIVEKIT_URL": self.url,
+            "LIVEKIT_API_KEY": self.api_key,
+            "LIVEKIT_API_SECRET": self.api_secret,
+        }
+
     @property
     def pid(self) -> int | None:
         """Its process id; None when it was not started or was stopped."""

@@ -127,11 +127,7 @@ class Stack:
 
     def env(self) -> dict[str, str]:
         """The variables by which a program finds this server."""
-        return {
-            "LIVEKIT_URL": self.server.url,
-            "LIVEKIT_API_KEY": self.server.api_key,
-            "LIVEKIT_API_SECRET": self.server.api_secret,
-        }
+        return self.server.env()
 
     def pids(self) -> dict[str, int]:
         """Process ids of the parts that were started: ``server``, ``agent``."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from lk_users import preflight
 from lk_users.clock import NS_PER_MS, NS_PER_S, ServerClock, SystemClock
-from lk_users.ending import JOBS_LATE_S, LEAST_PAUSE_S
+from lk_users.ending import JOBS_LATE_S, pause_s
 from lk_users.engines.ground import break_ground
 from lk_users.engines.sdk_pool import SdkPool
 from lk_users.engines.watching import WatchingEngine
@@ -224,7 +224,7 @@ async def _view(api: Api | None, session: Session) -> ServerView:
         told = session.saw_agent or not view.dispatches or any(item.jobs for item in view.dispatches)
         if told or asyncio.get_running_loop().time() >= late_s:
             return view
-        await asyncio.sleep(LEAST_PAUSE_S)
+        await asyncio.sleep(pause_s(1))
 
 
 async def _clean_up(ground: Ground, room: str) -> None:

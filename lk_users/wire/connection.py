@@ -288,13 +288,12 @@ class BundledConnection:
     def _changed(self) -> None:
         """ICE or DTLS has another state."""
         ice, dtls = self._transports.ice.state, self._transports.dtls.state
-        if not self._closed and ("failed" in (ice, dtls) or dtls == "closed"):
+        state = "failed" if "failed" in (ice, dtls) else dtls
+        if state in ("failed", "closed") and not self._closed and self._hushing is None:
             # It would go on to send again what was not confirmed, and to fail at that.
             self._hushing = asyncio.get_running_loop().create_task(self._transports.sctp.stop())
-        if "failed" in (ice, dtls):
-            self._tell("failed")
-        elif dtls in ("connected", "closed"):
-            self._tell(dtls)
+        if state in ("connected", "closed", "failed"):
+            self._tell(state)
 
     def _tell(self, state: str) -> None:
         """The connection's state, once; nothing comes after its end."""
@@ -338,14 +337,14 @@ class BundledConnection:
         """Of the sections that hear."""
         return (line.receiver for line in self._lines.values() if line.receiver is not None)
 
-    def announced(self) -> dict[str, str]:
-        """The tracks that the other side's last description names, by section."""
-        theirs = [line.theirs for line in self._lines.values() if line.receiver is not None]
+    def tracks_by_mid(self) -> dict[str, str]:
+        """The tracks that the other side's last description names, by the section that hears them."""
         return {
-            one.mid: one.track_id
-            for one in theirs
-            if one is not None and one.track_id and sdp.sends(one.direction)
-        }
+            mid: line.theirs.track_id
+            for mid, line in self._lines.items()
+            if line.receiver is not None and line.theirs is not None and line.theirs.track_id
+            and sdp.sends(line.theirs.direction)
+        }  # fmt: skip
 
     def receiver(self, mid: str) -> PacketReceiver | None:
         """Of this section; None if it hears nothing."""

@@ -72,7 +72,6 @@ class Peer:
         )
         self._publish = publish
         self._reliable: RTCDataChannel | None = None
-        self._attached: dict[str, None] = {}
         self._settled = self._can_wait = self._ended = False
 
     def relay_through(self, turn: Turn) -> None:
@@ -115,13 +114,13 @@ class Peer:
         ``tracks_by_mid``: empty from a server of before 1.9, where the offer itself tells.
         """
         answer = await self._connection.answer(offer_sdp)
-        self._attach(tracks_by_mid or self._connection.announced())
+        self._attach(tracks_by_mid or self._connection.tracks_by_mid())
         return answer
 
     @property
     def tracks(self) -> tuple[str, ...]:
-        """Sids of the tracks that were given a section to be heard on, in the order in which that was."""
-        return tuple(self._attached)
+        """Sids of the tracks that have a section to be heard on."""
+        return tuple(item.track_sid for item in self._connection.receivers() if item.track_sid)
 
     async def add_candidate(self, candidate_init: str) -> None:
         """A trickled candidate, as the JSON of an RTCIceCandidateInit; be it before the answer."""
@@ -193,7 +192,6 @@ class Peer:
         for mid, track_sid in tracks_by_mid.items():
             receiver = self._connection.receiver(mid)
             if receiver is not None:
-                self._attached[track_sid] = None
                 receiver.track_sid = track_sid
                 receiver.on_packet = self._packet
 

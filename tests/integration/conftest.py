@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import psutil
 import pytest
 from influxdb_client.client.influxdb_client import InfluxDBClient
 
@@ -47,6 +49,19 @@ def own_master_port(arguments: Sequence[str]) -> list[str]:
         return []
     port = str(free_port())
     return ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
+
+
+def children(pid: int, module: str) -> list[psutil.Process]:
+    """Processes that run this module of ours, of those that the process started, or they in turn."""
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        # One that has just ended has no command line, and is none of them.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if module in process.cmdline():
+                found.append((process, process.ppid()))
+    # What one of them starts itself has its command line until it is another program.
+    pids = {process.pid for process, _ in found}
+    return [process for process, parent in found if parent not in pids]
 
 
 class HasServer(Protocol):

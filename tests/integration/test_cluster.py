@@ -76,12 +76,7 @@ class Cluster:
 
     def env(self) -> dict[str, str]:
         """For users: they come in by the first node."""
-        first = self.nodes[0]
-        return {
-            "LIVEKIT_URL": first.url,
-            "LIVEKIT_API_KEY": first.api_key,
-            "LIVEKIT_API_SECRET": first.api_secret,
-        }
+        return self.nodes[0].env()
 
     def _start(self, command: list[str], name: str, ready: str) -> None:
         log = self._folder / name

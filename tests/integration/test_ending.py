@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from conftest import children
 
 from lk_users.local.stack import Stack
 
@@ -194,12 +194,7 @@ def test_a_killed_worker_is_the_generators_doing(start: Start) -> None:
 
 def test_who_makes_the_page_begins_before_the_end_and_ends_with_a_leader_that_is_killed(start: Start) -> None:
     def makers() -> list[psutil.Process]:
-        found = []
-        for child in psutil.Process(running.process.pid).children():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if "lk_users.report.page.write" in child.cmdline():
-                    found.append(child)
-        return found
+        return children(running.process.pid, "lk_users.report.page.write")
 
     running = start("-u", "5", "-r", "5", "--agent-name", "welcome")
     running.wait_for(lambda: bool(makers()))

@@ -7,6 +7,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
+import conftest
 import psutil
 import pytest
 import uvloop
@@ -30,8 +31,7 @@ class Passenger:
 
 
 def children() -> list[psutil.Process]:
-    found = psutil.Process().children()
-    return [process for process in found if "lk_users.engines.sdk_child" in process.cmdline()]
+    return conftest.children(os.getpid(), "lk_users.engines.sdk_child")
 
 
 def handles() -> int:

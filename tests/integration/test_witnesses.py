@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
-from conftest import free_port, without_library
+from conftest import children, free_port, without_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,20 +18,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.real
 
 USERS = ("-u", "12", "-r", "12", "--agent-name", "welcome", "--witness", "6")
+SDK_CHILD = "lk_users.engines.sdk_child"
 SLOW = json.dumps({"lk": {"fault": "slow_welcome", "delay_ms": 5000}})
-
-
-def children(running: Running) -> list[psutil.Process]:
-    """SDK children of a run, by process id."""
-    found = []
-    for process in psutil.Process(running.process.pid).children(recursive=True):
-        # One that has just ended has no command line, and is none of them.
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "lk_users.engines.sdk_child" in process.cmdline():
-                found.append((process, process.ppid()))
-    # What a child starts itself has its command line until it is another program.
-    pids = {process.pid for process, _ in found}
-    return [process for process, parent in found if parent not in pids]
 
 
 def test_both_engines_hear_their_welcome(burst: Callable[..., Finished]) -> None:
@@ -63,7 +49,7 @@ def test_both_engines_hear_their_welcome(burst: Callable[..., Finished]) -> None
 def test_a_killed_child_costs_its_own_sessions_only(start: Callable[..., Running]) -> None:
     running = start(*USERS, "--metadata", SLOW)
     running.wait_for_text("12 wait")
-    (child,) = children(running)
+    (child,) = children(running.process.pid, SDK_CHILD)
     os.kill(child.pid, signal.SIGKILL)
     done = running.finish()
     assert (done.code, done.summary["verdict"]) == (11, "VOID")
@@ -86,7 +72,7 @@ def test_ctrl_c_ends_the_run_and_not_its_children(start: Callable[..., Running])
 def test_children_end_with_a_worker_that_is_killed(start: Callable[..., Running]) -> None:
     running = start(*USERS, "--metadata", SLOW)
     running.wait_for_text("12 wait")
-    assert len(children(running)) == 1
+    assert len(children(running.process.pid, SDK_CHILD)) == 1
     running.signal(signal.SIGKILL)
     running.process.wait()
     assert running.group_is_gone()
@@ -110,7 +96,7 @@ def test_a_worker_elsewhere_knows_only_what_its_master_tells(start: Callable[...
 def test_each_worker_process_has_its_own_children(start: Callable[..., Running]) -> None:
     running = start(*USERS, "--processes", "2", "--metadata", SLOW)
     running.wait_for_text("12 wait")
-    found = children(running)
+    found = children(running.process.pid, SDK_CHILD)
     assert len({process.ppid() for process in found}) == len(found) == 2
     os.kill(found[0].pid, signal.SIGKILL)
     done = running.finish()
